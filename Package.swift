@@ -1,0 +1,114 @@
+// swift-tools-version: 6.2
+// Baseboard's package: libraries in layers, one thin executable a component.
+//
+// Dependencies point downward only: executables → Component, Topology → devices → wires → Wire → C targets.
+// A library never knows an executable; an executable knows no other executable, only wires.
+import PackageDescription
+
+let common: [SwiftSetting] = [
+    .swiftLanguageMode(.v6),
+    .enableUpcomingFeature("ExistentialAny"),
+    .enableUpcomingFeature("MemberImportVisibility"),
+    .enableUpcomingFeature("InternalImportsByDefault"),
+    .treatAllWarnings(as: .error),
+]
+
+/// Targets that hold raw pointers: every use is marked `unsafe` and carries a `// Safety:` line.
+let audited: [SwiftSetting] = common + [.strictMemorySafety()]
+
+/// Targets whose loops are too slow to test unoptimised (see STYLE: structure is worth 25x, `-O` the rest).
+let hot: [SwiftSetting] = audited + [.unsafeFlags(["-O"], .when(configuration: .debug))]
+
+let argumentParser: Target.Dependency = .product(name: "ArgumentParser", package: "swift-argument-parser")
+let logging: Target.Dependency = .product(name: "Logging", package: "swift-log")
+let yams: Target.Dependency = .product(name: "Yams", package: "Yams")
+
+func library(_ name: String, _ dependencies: [Target.Dependency] = [], _ settings: [SwiftSetting] = common) -> Target {
+    .target(name: name, dependencies: dependencies, swiftSettings: settings)
+}
+
+func component(_ name: String, _ dependencies: [Target.Dependency]) -> Target {
+    .executableTarget(
+        name: name, dependencies: dependencies + ["Component", argumentParser, logging], swiftSettings: common)
+}
+
+func tests(_ name: String, _ dependencies: [Target.Dependency]) -> Target {
+    .testTarget(name: name + "Tests", dependencies: dependencies + ["TestKit"], swiftSettings: common)
+}
+
+let package = Package(
+    name: "baseboard",
+    dependencies: [
+        .package(url: "https://github.com/apple/swift-argument-parser", from: "1.8.2"),
+        .package(url: "https://github.com/apple/swift-log", from: "1.16.2"),
+        .package(url: "https://github.com/jpsim/Yams", from: "6.2.2"),
+    ],
+    targets: [
+        // C: installed libraries, and the few lines that Swift cannot say.
+        .target(name: "CSystem"),
+        .systemLibrary(name: "CSystemd", pkgConfig: "libsystemd", providers: [.apt(["libsystemd-dev"])]),
+        .systemLibrary(name: "COpenSSL", pkgConfig: "libcrypto", providers: [.apt(["libssl-dev"])]),
+        .systemLibrary(name: "CPCI", pkgConfig: "libpci", providers: [.apt(["libpci-dev", "pci.ids"])]),
+
+        // Wires.
+        library("Wire", ["CSystem"], audited),
+        library("VFIOUser", ["Wire"], audited),
+        library("Ethernet", ["Wire"], audited),
+        library("Serprog", ["Wire"]),
+        library("Sideband", ["Wire"]),
+        library("QMP", ["Wire"]),
+
+        // Devices.
+        library("PCIe", ["CPCI", "VFIOUser", "Wire"], audited),
+        library("RISCV", ["CSystem"], hot),
+        library("Machine", ["RISCV", "PCIe", "Serprog", "Sideband", "Wire"], audited),
+        library("Crypto", ["COpenSSL"], audited),
+        library("Trust", ["Crypto"]),
+        library("SPINOR", ["Serprog", "Wire"], audited),
+        library("SecurityLogic", ["Serprog", "Sideband", "Trust", "Wire"]),
+        library("Adapter", ["Ethernet", "PCIe", "Serprog", "Sideband", "Trust", "VFIOUser", "Wire"]),
+        library("Offload", ["PCIe", "VFIOUser", "Wire"]),
+        library("Management", ["Ethernet", "Sideband", "Wire"]),
+
+        // What every executable shares, and the board's model.
+        library("Component", ["CSystemd", "QMP", "Wire", argumentParser, logging], audited),
+        library("Topology", ["Component", yams]),
+
+        // The board's parts.
+        .executableTarget(
+            name: "baseboard",
+            dependencies: ["Component", "QMP", "Topology", "Trust", "Wire", argumentParser, logging],
+            swiftSettings: common),
+        component("host-cpu", ["Machine", "PCIe", "RISCV", "Sideband", "VFIOUser", "Wire"]),
+        component("flash", ["SPINOR", "Serprog", "Wire"]),
+        component("security-logic", ["SecurityLogic", "Serprog", "Sideband", "Trust", "Wire"]),
+        component("bmc", ["Ethernet", "Management", "Sideband", "Wire"]),
+        component("adapter-card", ["Adapter", "Ethernet", "PCIe", "Serprog", "Sideband", "Trust", "VFIOUser", "Wire"]),
+        component("offload-card", ["Offload", "PCIe", "VFIOUser", "Wire"]),
+        .executableTarget(
+            name: "bench", dependencies: ["RISCV", "Machine", "VFIOUser", "Wire", argumentParser],
+            path: "Sources/bench", swiftSettings: common),
+
+        // Tests, one folder a library or executable; Board boots whole ones.
+        .target(name: "TestKit", dependencies: ["Wire", "QMP"], path: "Tests/TestKit", swiftSettings: common),
+        tests("Wire", ["Wire"]),
+        tests("VFIOUser", ["VFIOUser", "Wire"]),
+        tests("PCIe", ["PCIe", "VFIOUser", "Wire"]),
+        tests("Ethernet", ["Ethernet", "Wire"]),
+        tests("Serprog", ["Serprog", "Wire"]),
+        tests("Sideband", ["Sideband", "Wire"]),
+        tests("QMP", ["QMP", "Wire"]),
+        tests("RISCV", ["RISCV"]),
+        tests("Machine", ["Machine", "RISCV"]),
+        tests("Crypto", ["Crypto"]),
+        tests("Trust", ["Trust", "Crypto"]),
+        tests("SPINOR", ["SPINOR", "Serprog", "Wire"]),
+        tests("SecurityLogic", ["SecurityLogic", "Trust", "Sideband"]),
+        tests("Adapter", ["Adapter", "Ethernet", "Trust"]),
+        tests("Offload", ["Offload"]),
+        tests("Management", ["Management", "Ethernet"]),
+        tests("Component", ["Component", "QMP", "Wire"]),
+        tests("Topology", ["Topology"]),
+        tests("Board", ["Component", "QMP", "Topology", "Wire"]),
+    ]
+)

@@ -1,0 +1,5 @@
+// libsystemd: socket activation, readiness, watchdog, journal.
+#pragma once
+#include <systemd/sd-daemon.h>
+#define SD_JOURNAL_SUPPRESS_LOCATION
+#include <systemd/sd-journal.h>

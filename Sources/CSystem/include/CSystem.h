@@ -1,0 +1,241 @@
+// The few lines of C that Swift cannot say: control-message macros, variadic and flag-typed system calls,
+// atomic access to memory that another process may write. Every name begins with `cs_`.
+// Wire imports this for sockets and memory; RISCV imports it for atomics on guest RAM; nobody else does.
+#pragma once
+#ifndef _GNU_SOURCE
+#define _GNU_SOURCE 1
+#endif
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/futex.h>
+#include <poll.h>
+#include <pthread.h>
+#include <signal.h>
+#include <spawn.h>
+#include <stdbool.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <sys/eventfd.h>
+#include <sys/file.h>
+#include <sys/mman.h>
+#include <sys/prctl.h>
+#include <sys/resource.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <sys/timerfd.h>
+#include <sys/types.h>
+#include <sys/uio.h>
+#include <sys/un.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
+
+// ---- Sockets ----
+
+/// The most descriptors one message may carry.
+#define CS_MAX_DESCRIPTORS 64
+
+/// sendmsg of two parts with descriptors. Returns bytes sent or -1 (errno). SIGPIPE is never raised.
+static inline ssize_t cs_send(int fd, const void *head, size_t head_count, const void *body, size_t body_count,
+                              const int *descriptors, int descriptor_count, int flags) {
+    struct iovec parts[2] = {{(void *)head, head_count}, {(void *)body, body_count}};
+    union {
+        struct cmsghdr align;
+        char bytes[CMSG_SPACE(sizeof(int) * CS_MAX_DESCRIPTORS)];
+    } control;
+    struct msghdr message = {0};
+    message.msg_iov = parts;
+    message.msg_iovlen = body_count ? 2 : 1;
+    if (descriptor_count > 0) {
+        if (descriptor_count > CS_MAX_DESCRIPTORS) { errno = EINVAL; return -1; }
+        size_t size = sizeof(int) * (size_t)descriptor_count;
+        message.msg_control = control.bytes;
+        message.msg_controllen = CMSG_SPACE(size);
+        struct cmsghdr *header = CMSG_FIRSTHDR(&message);
+        header->cmsg_level = SOL_SOCKET;
+        header->cmsg_type = SCM_RIGHTS;
+        header->cmsg_len = CMSG_LEN(size);
+        memcpy(CMSG_DATA(header), descriptors, size);
+    }
+    return sendmsg(fd, &message, flags | MSG_NOSIGNAL);
+}
+
+/// recvmsg into one buffer. Descriptors arrive close-on-exec. `*descriptor_count` holds the room on entry and the
+/// number received on return; descriptors that do not fit are closed and `*truncated` is set.
+static inline ssize_t cs_receive(int fd, void *buffer, size_t count, int *descriptors, int *descriptor_count,
+                                 bool *truncated, int flags) {
+    struct iovec part = {buffer, count};
+    union {
+        struct cmsghdr align;
+        char bytes[CMSG_SPACE(sizeof(int) * CS_MAX_DESCRIPTORS)];
+    } control;
+    struct msghdr message = {0};
+    message.msg_iov = &part;
+    message.msg_iovlen = 1;
+    message.msg_control = control.bytes;
+    message.msg_controllen = sizeof control.bytes;
+    int room = *descriptor_count;
+    *descriptor_count = 0;
+    *truncated = false;
+    ssize_t received = recvmsg(fd, &message, flags | MSG_CMSG_CLOEXEC);
+    if (received < 0) return received;
+    if (message.msg_controllen) {
+        for (struct cmsghdr *header = CMSG_FIRSTHDR(&message); header; header = CMSG_NXTHDR(&message, header)) {
+            if (header->cmsg_level != SOL_SOCKET || header->cmsg_type != SCM_RIGHTS) continue;
+            int passed = (int)((header->cmsg_len - CMSG_LEN(0)) / sizeof(int));
+            for (int i = 0; i < passed; i++) {
+                int one;
+                memcpy(&one, CMSG_DATA(header) + sizeof(int) * (size_t)i, sizeof one);
+                if (*descriptor_count < room) descriptors[(*descriptor_count)++] = one;
+                else { close(one); *truncated = true; }
+            }
+        }
+    }
+    if (message.msg_flags & (MSG_CTRUNC | MSG_TRUNC)) *truncated = true;
+    return received;
+}
+
+static inline int cs_unix_socket(int type) { return socket(AF_UNIX, type | SOCK_CLOEXEC, 0); }
+static inline int cs_unix_pair(int type, int *pair) { return socketpair(AF_UNIX, type | SOCK_CLOEXEC, 0, pair); }
+
+static inline bool cs_unix_address(struct sockaddr_un *address, const char *path) {
+    size_t length = strlen(path);
+    if (length == 0 || length >= sizeof address->sun_path) return false;
+    memset(address, 0, sizeof *address);
+    address->sun_family = AF_UNIX;
+    memcpy(address->sun_path, path, length);
+    return true;
+}
+static inline int cs_unix_bind(int fd, const char *path) {
+    struct sockaddr_un address;
+    if (!cs_unix_address(&address, path)) { errno = ENAMETOOLONG; return -1; }
+    return bind(fd, (struct sockaddr *)&address, sizeof address);
+}
+static inline int cs_unix_connect(int fd, const char *path) {
+    struct sockaddr_un address;
+    if (!cs_unix_address(&address, path)) { errno = ENAMETOOLONG; return -1; }
+    return connect(fd, (struct sockaddr *)&address, sizeof address);
+}
+static inline int cs_accept(int fd) { return accept4(fd, 0, 0, SOCK_CLOEXEC); }
+static inline int cs_socket_type(int fd) {
+    int type = 0;
+    socklen_t length = sizeof type;
+    return getsockopt(fd, SOL_SOCKET, SO_TYPE, &type, &length) < 0 ? -1 : type;
+}
+static inline bool cs_socket_listens(int fd) {
+    int listens = 0;
+    socklen_t length = sizeof listens;
+    return getsockopt(fd, SOL_SOCKET, SO_ACCEPTCONN, &listens, &length) == 0 && listens;
+}
+static inline int cs_set_buffers(int fd, int bytes) {
+    return setsockopt(fd, SOL_SOCKET, SO_SNDBUF, &bytes, sizeof bytes)
+        | setsockopt(fd, SOL_SOCKET, SO_RCVBUF, &bytes, sizeof bytes);
+}
+
+// ---- Descriptors ----
+
+static inline int cs_set_nonblocking(int fd, bool on) {
+    int flags = fcntl(fd, F_GETFL);
+    if (flags < 0) return -1;
+    return fcntl(fd, F_SETFL, on ? flags | O_NONBLOCK : flags & ~O_NONBLOCK);
+}
+static inline int cs_set_close_on_exec(int fd, bool on) { return fcntl(fd, F_SETFD, on ? FD_CLOEXEC : 0); }
+static inline int cs_duplicate(int fd) { return fcntl(fd, F_DUPFD_CLOEXEC, 3); }
+static inline int cs_open(const char *path, int flags, unsigned mode) { return open(path, flags | O_CLOEXEC, mode); }
+static inline int cs_memfd(const char *name) { return memfd_create(name, MFD_CLOEXEC | MFD_ALLOW_SEALING); }
+static inline int cs_seal_size(int fd) { return fcntl(fd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW); }
+static inline int cs_seals(int fd) { return fcntl(fd, F_GET_SEALS); }
+static inline int64_t cs_file_size(int fd) {
+    struct stat status;
+    return fstat(fd, &status) < 0 ? -1 : (int64_t)status.st_size;
+}
+static inline int cs_pidfd_open(int pid) { return (int)syscall(SYS_pidfd_open, pid, 0); }
+static inline int cs_die_with_parent(int signal) { return prctl(PR_SET_PDEATHSIG, signal); }
+static inline int cs_name_thread(const char *name) { return prctl(PR_SET_NAME, name); }
+
+/// The monotonic clock in nanoseconds.
+static inline uint64_t cs_monotonic(void) {
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
+}
+/// The wall clock in nanoseconds since 1970.
+static inline uint64_t cs_realtime(void) {
+    struct timespec now;
+    clock_gettime(CLOCK_REALTIME, &now);
+    return (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
+}
+static inline int cs_timer_create(void) { return timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC | TFD_NONBLOCK); }
+/// Arms a timerfd once at a monotonic time in nanoseconds; 0 disarms.
+static inline int cs_timer_at(int fd, uint64_t nanoseconds) {
+    struct itimerspec when = {{0, 0}, {(time_t)(nanoseconds / 1000000000u), (long)(nanoseconds % 1000000000u)}};
+    return timerfd_settime(fd, TFD_TIMER_ABSTIME, &when, 0);
+}
+/// The exit code of a wait status, or -1.
+static inline int cs_wait_exit_code(int status) { return WIFEXITED(status) ? WEXITSTATUS(status) : -1; }
+/// The signal that ended a process, or -1.
+static inline int cs_wait_signal(int status) { return WIFSIGNALED(status) ? WTERMSIG(status) : -1; }
+
+static inline void cs_pause(void) {
+#if defined(__x86_64__)
+    __builtin_ia32_pause();
+#elif defined(__aarch64__)
+    __asm__ volatile("yield");
+#endif
+}
+
+// ---- Futex ----
+
+/// Sleeps while `*word == expected`, until woken or the monotonic deadline in nanoseconds (0: none).
+static inline int cs_futex_wait(const void *word, uint32_t expected, uint64_t deadline) {
+    struct timespec when = {(time_t)(deadline / 1000000000u), (long)(deadline % 1000000000u)};
+    return (int)syscall(SYS_futex, word, FUTEX_WAIT_BITSET_PRIVATE, expected, deadline ? &when : 0, 0,
+                        FUTEX_BITSET_MATCH_ANY);
+}
+static inline int cs_futex_wake(const void *word) {
+    return (int)syscall(SYS_futex, word, FUTEX_WAKE_PRIVATE, INT32_MAX, 0, 0, 0);
+}
+
+// ---- Atomic memory ----
+
+#define CS_ATOMICS(bits)                                                                                               \
+    static inline uint##bits##_t cs_load##bits(const void *p) {                                                        \
+        return __atomic_load_n((const uint##bits##_t *)p, __ATOMIC_RELAXED);                                           \
+    }                                                                                                                  \
+    static inline void cs_store##bits(void *p, uint##bits##_t v) {                                                     \
+        __atomic_store_n((uint##bits##_t *)p, v, __ATOMIC_RELAXED);                                                    \
+    }                                                                                                                  \
+    static inline uint##bits##_t cs_load_acquire##bits(const void *p) {                                                \
+        return __atomic_load_n((const uint##bits##_t *)p, __ATOMIC_ACQUIRE);                                           \
+    }                                                                                                                  \
+    static inline void cs_store_release##bits(void *p, uint##bits##_t v) {                                             \
+        __atomic_store_n((uint##bits##_t *)p, v, __ATOMIC_RELEASE);                                                    \
+    }                                                                                                                  \
+    static inline uint##bits##_t cs_exchange##bits(void *p, uint##bits##_t v) {                                        \
+        return __atomic_exchange_n((uint##bits##_t *)p, v, __ATOMIC_SEQ_CST);                                          \
+    }                                                                                                                  \
+    static inline uint##bits##_t cs_add##bits(void *p, uint##bits##_t v) {                                             \
+        return __atomic_fetch_add((uint##bits##_t *)p, v, __ATOMIC_SEQ_CST);                                           \
+    }                                                                                                                  \
+    static inline uint##bits##_t cs_and##bits(void *p, uint##bits##_t v) {                                             \
+        return __atomic_fetch_and((uint##bits##_t *)p, v, __ATOMIC_SEQ_CST);                                           \
+    }                                                                                                                  \
+    static inline uint##bits##_t cs_or##bits(void *p, uint##bits##_t v) {                                              \
+        return __atomic_fetch_or((uint##bits##_t *)p, v, __ATOMIC_SEQ_CST);                                            \
+    }                                                                                                                  \
+    static inline uint##bits##_t cs_xor##bits(void *p, uint##bits##_t v) {                                             \
+        return __atomic_fetch_xor((uint##bits##_t *)p, v, __ATOMIC_SEQ_CST);                                           \
+    }                                                                                                                  \
+    static inline bool cs_compare_exchange##bits(void *p, uint##bits##_t *expected, uint##bits##_t v) {                \
+        return __atomic_compare_exchange_n((uint##bits##_t *)p, expected, v, false, __ATOMIC_SEQ_CST,                  \
+                                           __ATOMIC_SEQ_CST);                                                          \
+    }
+CS_ATOMICS(8)
+CS_ATOMICS(16)
+CS_ATOMICS(32)
+CS_ATOMICS(64)
+#undef CS_ATOMICS
+static inline void cs_fence(void) { __atomic_thread_fence(__ATOMIC_SEQ_CST); }

@@ -1,0 +1,195 @@
+// What a board can be built of: component kinds with their ports and settings. The same table checks topologies,
+// wires ports, and makes command lines; docs/wiring.md ("Ports") is its prose.
+//
+// A setting `key: value` of a component becomes `--key value` on its command line; a boolean that is true becomes
+// `--key` alone, one that is false becomes nothing.
+
+/// A kind of link, and the protocol spoken on its socket.
+public enum WireKind: String, CaseIterable, Sendable {
+    /// vfio-user: PCIe configuration, BARs, DMA, interrupts.
+    case pcie
+    /// Frames behind 32-bit big-endian lengths.
+    case ethernet
+    /// serprog.
+    case spi
+    /// Signal edges and MCTP packets, one datagram each.
+    case sideband
+    /// The raw bytes of a serial line between two components.
+    case serial
+    /// The raw bytes of a serial line for a person.
+    case console
+    /// QMP.
+    case control
+
+    /// Whether message boundaries are the socket's (SOCK_SEQPACKET) instead of a byte stream's (SOCK_STREAM).
+    public var isSequencedPacket: Bool { self == .sideband }
+
+    /// Whether links of this wire are written in a topology; consoles and control sockets are made for every
+    /// component that serves one.
+    public var isLinked: Bool { self != .console && self != .control }
+}
+
+/// Who makes the connection.
+public enum PortRole: String, Sendable {
+    /// Gets a listening socket.
+    case serves
+    /// Connects to a socket's path.
+    case uses
+    /// The first end named in a link listens.
+    case either
+
+    /// Whether a link can join ports of these two roles.
+    public func joins(_ other: PortRole) -> Bool {
+        switch (self, other) {
+        case (.either, _), (_, .either), (.serves, .uses), (.uses, .serves): true
+        case (.serves, .serves), (.uses, .uses): false
+        }
+    }
+}
+
+public struct PortDescription: Sendable {
+    /// As in `--connect NAME=PATH`, `LISTEN_FDNAMES` and the end `component.NAME` of a link.
+    public var name: String
+    public var wire: WireKind
+    public var role: PortRole
+    /// Whether the component can do nothing useful while this port is not linked.
+    public var isRequired: Bool
+
+    public init(_ name: String, _ wire: WireKind, _ role: PortRole, required: Bool = false) {
+        self.name = name
+        self.wire = wire
+        self.role = role
+        self.isRequired = required
+    }
+}
+
+/// What may be written as the value of a setting.
+public enum SettingType: Sendable {
+    case boolean
+    case integer(ClosedRange<Int>)
+    /// A size such as `512MiB`, within bounds and a multiple of `multiple`.
+    case byteCount(ClosedRange<ByteCount>, multiple: ByteCount)
+    /// A duration such as `50ms`.
+    case duration(ClosedRange<Duration>)
+    case choice([String])
+    /// Printable ASCII of at most this many characters.
+    case text(maximum: Int)
+    /// A file that must exist, relative to the topology's folder.
+    case file
+    /// Six octets in hexadecimal, `52:54:00:12:34:56`, a unicast address.
+    case macAddress
+    /// An IPv4 address and the length of its prefix, `192.168.7.2/24`.
+    case ipv4Interface
+}
+
+public struct SettingDescription: Sendable {
+    public var name: String
+    public var type: SettingType
+    public var isRequired: Bool
+    /// One line for people: what it is, and what holds when it is not written.
+    public var help: String
+
+    public init(_ name: String, _ type: SettingType, required: Bool = false, help: String) {
+        self.name = name
+        self.type = type
+        self.isRequired = required
+        self.help = help
+    }
+}
+
+/// A kind of component: the name of its executable, as the `type` of a component in a topology.
+public struct ComponentKind: Sendable {
+    public var name: String
+    public var ports: [PortDescription]
+    public var settings: [SettingDescription]
+
+    public func port(named name: String) -> PortDescription? { ports.first { $0.name == name } }
+    public func setting(named name: String) -> SettingDescription? { settings.first { $0.name == name } }
+}
+
+public enum ComponentCatalog {
+    /// Served by every component, whatever its kind.
+    public static let control = PortDescription("control", .control, .serves)
+
+    public static let kinds: [ComponentKind] = [
+        hostCPU, flash, securityLogic, bmc, adapterCard, offloadCard,
+    ]
+
+    public static func kind(named name: String) -> ComponentKind? { kinds.first { $0.name == name } }
+
+    private static let hostCPU = ComponentKind(
+        name: "host-cpu",
+        ports: [
+            PortDescription("spi", .spi, .uses, required: true),
+            PortDescription("sideband", .sideband, .uses),
+        ] + (0..<8).map { PortDescription("rp\($0)", .pcie, .uses) } + [
+            PortDescription("serial", .serial, .uses),
+            PortDescription("console", .console, .serves),
+            control,
+        ],
+        settings: [
+            SettingDescription(
+                "memory",
+                .byteCount(.mebibytes(64)...(.gibibytes(64)), multiple: .mebibytes(2)),
+                help: "RAM at 0x8000_0000; 512MiB"),
+            SettingDescription("harts", .integer(1...8), help: "RV64GC harts; 1"),
+            SettingDescription(
+                "interrupts", .choice(["aia", "plic"]), help: "APLIC and IMSIC, or a PLIC; aia"),
+        ])
+
+    private static let flash = ComponentKind(
+        name: "flash",
+        ports: [PortDescription("spi", .spi, .serves), control],
+        settings: [
+            SettingDescription("image", .file, required: true, help: "what the chip holds at power-on")
+        ])
+
+    private static let securityLogic = ComponentKind(
+        name: "security-logic",
+        ports: [PortDescription("flash", .spi, .uses, required: true)]
+            + ["adapter", "host", "bmc"].map { PortDescription("spi-\($0)", .spi, .serves) }
+            + ["adapter", "host", "bmc"].map { PortDescription("sideband-\($0)", .sideband, .serves) }
+            + [control],
+        settings: [
+            SettingDescription(
+                "fuses", .file, required: true, help: "root key digest and minimum security version")
+        ])
+
+    private static let bmc = ComponentKind(
+        name: "bmc",
+        ports: [
+            PortDescription("serial", .serial, .serves),
+            PortDescription("sideband", .sideband, .uses),
+            PortDescription("eth0", .ethernet, .either),
+            PortDescription("console", .console, .serves),
+            control,
+        ],
+        settings: [
+            SettingDescription("mac", .macAddress, help: "address of eth0; 52:54:00:b0:00:01"),
+            SettingDescription("address", .ipv4Interface, help: "IPv4 address of eth0; 192.168.7.2/24"),
+        ])
+
+    private static let adapterCard = ComponentKind(
+        name: "adapter-card",
+        ports: [
+            PortDescription("pcie", .pcie, .serves),
+            PortDescription("spi", .spi, .uses),
+            PortDescription("sideband", .sideband, .uses),
+            PortDescription("eth-bmc", .ethernet, .either),
+            PortDescription("eth-host", .ethernet, .either),
+            PortDescription("eth-ext", .ethernet, .either),
+            control,
+        ],
+        settings: [
+            SettingDescription(
+                "master", .boolean, help: "verifies the firmware through the security logic; false"),
+            SettingDescription("mac", .macAddress, help: "address of the network function; 52:54:00:ad:00:01"),
+        ])
+
+    private static let offloadCard = ComponentKind(
+        name: "offload-card",
+        ports: [PortDescription("pcie", .pcie, .serves), control],
+        settings: [
+            SettingDescription("serial", .text(maximum: 16), help: "serial number that IDENTIFY answers")
+        ])
+}

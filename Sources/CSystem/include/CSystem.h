@@ -33,6 +33,8 @@
 #include <time.h>
 #include <unistd.h>
 
+static inline int cs_errno(void) { return errno; }
+
 // ---- Sockets ----
 
 /// The most descriptors one message may carry.
@@ -98,6 +100,7 @@ static inline ssize_t cs_receive(int fd, void *buffer, size_t count, int *descri
     return received;
 }
 
+enum { cs_dont_wait = MSG_DONTWAIT };
 static inline int cs_unix_socket(int type) { return socket(AF_UNIX, type | SOCK_CLOEXEC, 0); }
 static inline int cs_unix_pair(int type, int *pair) { return socketpair(AF_UNIX, type | SOCK_CLOEXEC, 0, pair); }
 
@@ -186,6 +189,25 @@ static inline void cs_pause(void) {
     __asm__ volatile("yield");
 #endif
 }
+
+// ---- epoll ----
+
+static inline int cs_epoll_create(void) { return epoll_create1(EPOLL_CLOEXEC); }
+static inline int cs_epoll_control(int epoll, int operation, int fd, uint32_t events, uint64_t token) {
+    struct epoll_event event = {.events = events, .data = {.u64 = token}};
+    return epoll_ctl(epoll, operation, fd, &event);
+}
+/// One ready descriptor's events and token, or less than 1. `timeout` in milliseconds, -1: forever.
+static inline int cs_epoll_wait(int epoll, uint32_t *events, uint64_t *tokens, int room, int timeout) {
+    struct epoll_event ready[32];
+    int count = epoll_wait(epoll, ready, room < 32 ? room : 32, timeout);
+    for (int i = 0; i < count; i++) {
+        events[i] = ready[i].events;
+        tokens[i] = ready[i].data.u64;
+    }
+    return count;
+}
+static inline int cs_eventfd(void) { return eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK); }
 
 // ---- Futex ----
 

@@ -22,6 +22,7 @@
 #include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
+#include <sys/signalfd.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
@@ -158,6 +159,17 @@ static inline int64_t cs_file_size(int fd) {
 static inline int cs_pidfd_open(int pid) { return (int)syscall(SYS_pidfd_open, pid, 0); }
 static inline int cs_die_with_parent(int signal) { return prctl(PR_SET_PDEATHSIG, signal); }
 static inline int cs_name_thread(const char *name) { return prctl(PR_SET_NAME, name); }
+
+/// Blocks SIGTERM and SIGINT in this thread and those it starts, ignores SIGPIPE; returns a signalfd or -1.
+static inline int cs_take_termination(void) {
+    sigset_t set;
+    sigemptyset(&set);
+    sigaddset(&set, SIGTERM);
+    sigaddset(&set, SIGINT);
+    pthread_sigmask(SIG_BLOCK, &set, 0);
+    signal(SIGPIPE, SIG_IGN);
+    return signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
+}
 
 /// The monotonic clock in nanoseconds.
 static inline uint64_t cs_monotonic(void) {

@@ -1,5 +1,7 @@
 // A learning switch as a value: frame and port in, ports out. It owns no socket; `SwitchFabric` performs what it says.
 
+public import Wire
+
 /// Why a switch forwards a frame to nobody.
 public enum SwitchDrop: Hashable, Sendable {
     /// Shorter than a header or longer than the maximum.
@@ -61,7 +63,7 @@ public struct EthernetSwitch: Sendable {
 
     /// Learns from `frame`, which entered by `ingress`, and says where it goes.
     public mutating func decide(
-        _ frame: Span<UInt8>, from ingress: SwitchPort, at now: SuspendingClock.Instant
+        _ frame: Span<UInt8>, from ingress: SwitchPort, at now: MonotonicTime
     ) -> SwitchDecision {
         guard let header = EthernetHeader(of: frame) else { return .drop(.malformed) }
         guard !header.source.isMulticast else { return .drop(.groupSource) }
@@ -81,7 +83,7 @@ public struct EthernetSwitch: Sendable {
     }
 
     /// The stations heard within the ageing time, in address order.
-    public func stations(at now: SuspendingClock.Instant) -> [(address: MACAddress, port: SwitchPort)] {
+    public func stations(at now: MonotonicTime) -> [(address: MACAddress, port: SwitchPort)] {
         table.stations(at: now)
     }
 }

@@ -3,6 +3,8 @@
 // Set-associative: an address may sit in one of the four places of its set; a fifth station of a set displaces the one
 // heard longest ago. A flood of invented addresses can so cost flooding, never memory and never more than four compares.
 
+import Wire
+
 /// A bounded MAC address table with ageing.
 struct ForwardingTable: Sendable {
     static let ways = 4
@@ -11,7 +13,7 @@ struct ForwardingTable: Sendable {
         var address = MACAddress.unspecified
         var port = SwitchPort(rawValue: 0)
         /// When a frame from the station was last seen. An entry that was never used is older than any age.
-        var heard: SuspendingClock.Instant?
+        var heard: MonotonicTime?
     }
 
     private var entries: [Entry]
@@ -35,10 +37,10 @@ struct ForwardingTable: Sendable {
     }
 
     /// The port behind which `address` was heard within the ageing time.
-    func port(of address: MACAddress, at now: SuspendingClock.Instant) -> SwitchPort? {
+    func port(of address: MACAddress, at now: MonotonicTime) -> SwitchPort? {
         let first = firstWay(of: address)
         for index in first..<first &+ Self.ways where entries[index].address == address {
-            guard let heard = entries[index].heard, now - heard <= ageing else { return nil }
+            guard let heard = entries[index].heard, now.since(heard) <= ageing else { return nil }
             return entries[index].port
         }
         return nil
@@ -46,7 +48,7 @@ struct ForwardingTable: Sendable {
 
     /// Remembers that `address` was heard on `port`. Returns true when the station is new or has moved.
     @discardableResult
-    mutating func learn(_ address: MACAddress, on port: SwitchPort, at now: SuspendingClock.Instant) -> Bool {
+    mutating func learn(_ address: MACAddress, on port: SwitchPort, at now: MonotonicTime) -> Bool {
         let first = firstWay(of: address)
         var oldest = first
         for index in first..<first &+ Self.ways {
@@ -55,7 +57,7 @@ struct ForwardingTable: Sendable {
                 continue
             }
             if entries[index].address == address {
-                let moved = entries[index].port != port || now - heard > ageing
+                let moved = entries[index].port != port || now.since(heard) > ageing
                 entries[index].port = port
                 entries[index].heard = now
                 return moved
@@ -72,8 +74,8 @@ struct ForwardingTable: Sendable {
     }
 
     /// The stations heard within the ageing time, in address order.
-    func stations(at now: SuspendingClock.Instant) -> [(address: MACAddress, port: SwitchPort)] {
-        entries.filter { entry in entry.heard.map { now - $0 <= ageing } ?? false }
+    func stations(at now: MonotonicTime) -> [(address: MACAddress, port: SwitchPort)] {
+        entries.filter { entry in entry.heard.map { now.since($0) <= ageing } ?? false }
             .map { ($0.address, $0.port) }
             .sorted { $0.address.rawValue < $1.address.rawValue }
     }

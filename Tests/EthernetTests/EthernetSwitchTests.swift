@@ -1,8 +1,9 @@
 import Ethernet
 import Testing
+import Wire
 
 struct EthernetSwitchTests {
-    let now = SuspendingClock().now
+    let now = MonotonicTime.now
     let a = SwitchPort(rawValue: 0)
     let b = SwitchPort(rawValue: 1)
     let c = SwitchPort(rawValue: 2)
@@ -51,9 +52,9 @@ struct EthernetSwitchTests {
         let here = frame(to: .broadcast, from: station(1))
         _ = fabric.decide(here.span, from: a, at: now)
         let to = frame(to: station(1), from: station(2))
-        let atTheLimit = now.advanced(by: .seconds(300))
+        let atTheLimit = now + .seconds(300)
         #expect(fabric.decide(to.span, from: b, at: atTheLimit) == .forward(SwitchPortSet(a)))
-        let beyond = now.advanced(by: .seconds(301))
+        let beyond = now + .seconds(301)
         #expect(fabric.decide(to.span, from: b, at: beyond) == .forward([SwitchPortSet(a), SwitchPortSet(c)]))
         #expect(fabric.stations(at: beyond).map(\.address) == [station(2)])
     }
@@ -71,7 +72,7 @@ struct EthernetSwitchTests {
         for port in [a, b] { fabric.setLink(true, on: port) }
         var time = now
         for number in 0..<10_000 {
-            time = time.advanced(by: .milliseconds(1))
+            time = time + .milliseconds(1)
             let flood = frame(to: .broadcast, from: station(1000 + UInt64(number)))
             _ = fabric.decide(flood.span, from: b, at: time)
             let steady = frame(to: .broadcast, from: station(1))

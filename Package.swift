@@ -63,7 +63,7 @@ let package = Package(
         library("RISCV", ["CSystem"], hot),
         library("Machine", ["RISCV", "PCIe", "Serprog", "Sideband", "Wire"], audited),
         library("Crypto", ["COpenSSL"], audited),
-        library("Trust", ["Crypto"]),
+        library("Trust", ["Crypto", "Wire"]),
         library("SPINOR", ["Serprog", "Wire"], audited),
         library("SecurityLogic", ["Serprog", "Sideband", "Trust", "Wire"]),
         library("Adapter", ["Ethernet", "PCIe", "Serprog", "Sideband", "Trust", "VFIOUser", "Wire"]),

@@ -1,0 +1,221 @@
+internal import Synchronization
+public import VFIOUser
+
+/// What an endpoint's model implements: its registers.
+///
+/// Called on the server's thread, one call at a time. An access lies inside the BAR, never in the MSI-X table or the
+/// pending bits, and never while memory space is disabled. `bytes.storeLittleEndian(_:)` and
+/// `bytes.littleEndianValue` serve registers of 1 to 8 bytes.
+public protocol EndpointModel: AnyObject, Sendable {
+    func readBAR(_ bar: Int, offset: UInt64, into bytes: inout MutableRawSpan)
+    func writeBAR(_ bar: Int, offset: UInt64, from bytes: RawSpan)
+    /// Back to the state after power-on: a client came or left, the bus or the function was reset.
+    func reset()
+    /// Bus mastering was switched, or the client's memory maps changed.
+    func busChanged()
+}
+
+extension EndpointModel {
+    public func busChanged() {}
+}
+
+/// What a model drives: the endpoint's side of the bus. Any thread may call anything at any time.
+public final class EndpointBus: Sendable {
+    /// The host's memory. Fails with `.disabled` until software sets bus master enable.
+    public let dma: DMAAddressSpace
+    let interrupts: InterruptTable
+
+    init(dma: DMAAddressSpace, interrupts: InterruptTable) {
+        self.dma = dma
+        self.interrupts = interrupts
+    }
+
+    /// Raises an MSI-X vector. False when the host has not enabled it (nothing happens then): a device that must not
+    /// lose it raises again later.
+    @discardableResult
+    public func raise(vector: Int) -> Bool {
+        guard let vector = UInt32(exactly: vector) else { return false }
+        return interrupts.raise(.msix, vector: vector)
+    }
+
+    /// Sets the level of the INTx pin.
+    public func setINTx(_ level: Bool) { interrupts.setINTx(level) }
+}
+
+/// A PCI Express endpoint behind a vfio-user server: configuration space, base address registers and MSI-X around a
+/// model's registers.
+///
+///     let endpoint = Endpoint(description) { bus in MyModel(bus) }
+///     let server = VFIOUserServer(listener: listener, device: endpoint, log: log)
+///
+/// Regions are those of VFIO's PCI devices: 0–5 the BARs, 6 the ROM (none), 7 configuration space, 8 VGA (none).
+/// Memory space disabled: reads are all ones, writes are dropped. Bus mastering off: DMA fails. A 1 written to
+/// Initiate Function Level Reset resets the model and the configuration space.
+public final class Endpoint: VFIODevice {
+    /// Region indexes. Spec: <linux/vfio.h> VFIO_PCI_*_REGION_INDEX.
+    public static let romRegion: UInt32 = 6
+    public static let configurationRegion: UInt32 = 7
+    public static let vgaRegion: UInt32 = 8
+    public static let regionCount: UInt32 = 9
+
+    private struct State {
+        var space: ConfigurationSpace
+        var table: [UInt8]
+    }
+
+    public let description: EndpointDescription
+    public let bus: EndpointBus
+    public var dma: DMAAddressSpace { bus.dma }
+    public var interrupts: InterruptTable { bus.interrupts }
+    public let model: any EndpointModel
+
+    private let pristine: ConfigurationSpace
+    private let expressControl: Int
+    private let state: Mutex<State>
+    private let sizes: [UInt64]
+
+    public init(_ description: EndpointDescription, model makeModel: (EndpointBus) -> any EndpointModel) {
+        self.description = description
+        pristine = description.makeConfigurationSpace()
+        expressControl = (pristine.capability(CapabilityID.express) ?? 0) + ExpressRegister.deviceControl
+        var sizes = [UInt64](repeating: 0, count: 6)
+        for bar in description.bars { sizes[bar.index] = bar.size }
+        self.sizes = sizes
+        let vectors = description.msix?.vectors ?? 0
+        if let msix = description.msix {
+            precondition(
+                UInt64(msix.tableOffset) + UInt64(vectors * MSIXRegister.entrySize) <= sizes[msix.tableBAR]
+                    && UInt64(msix.pbaOffset) + UInt64((vectors + 63) / 64 * 8) <= sizes[msix.pbaBAR],
+                "the MSI-X table and pending bits lie inside their BARs")
+        }
+        state = Mutex(State(space: pristine, table: Self.freshTable(vectors)))
+        let bus = EndpointBus(
+            dma: DMAAddressSpace(enabled: false),
+            interrupts: InterruptTable(
+                intx: description.interruptPin == 0 ? 0 : 1, msix: UInt32(vectors), error: 1, request: 1))
+        self.bus = bus
+        model = makeModel(bus)
+    }
+
+    /// Every vector masked, as after reset. Spec: PCI Express Base §7.7.2.9.
+    private static func freshTable(_ vectors: Int) -> [UInt8] {
+        var table = [UInt8](repeating: 0, count: vectors * MSIXRegister.entrySize)
+        for vector in 0..<vectors { table[vector * MSIXRegister.entrySize + 12] = 1 }
+        return table
+    }
+
+    // MARK: VFIODevice
+
+    public var information: DeviceInfo {
+        DeviceInfo(
+            flags: DeviceInfo.reset | DeviceInfo.pci, regionCount: Self.regionCount,
+            irqCount: UInt32(InterruptTable.Kind.allCases.count))
+    }
+
+    public func region(_ index: UInt32) -> VFIORegion {
+        switch index {
+        case 0..<6: VFIORegion(length: sizes[Int(index)], isReadable: true, isWritable: true)
+        case Self.configurationRegion: VFIORegion(length: UInt64(ConfigurationSpace.size))
+        default: VFIORegion(length: 0, isReadable: false, isWritable: false)
+        }
+    }
+
+    public func readRegion(_ index: UInt32, offset: UInt64, into bytes: inout MutableRawSpan) throws(ErrorNumber) {
+        if index == Self.configurationRegion {
+            let space = state.withLock { $0.space }
+            space.read(Int(truncatingIfNeeded: offset), into: &bytes)
+            return
+        }
+        guard index < 6 else { throw .invalid }
+        guard isMemoryEnabled else { return bytes.fill(with: 0xFF) }
+        if isMSIX(Int(index), offset, bytes.byteCount) { return readMSIX(Int(index), offset, &bytes) }
+        model.readBAR(Int(index), offset: offset, into: &bytes)
+    }
+
+    public func writeRegion(_ index: UInt32, offset: UInt64, from bytes: RawSpan) throws(ErrorNumber) {
+        if index == Self.configurationRegion { return writeConfiguration(Int(truncatingIfNeeded: offset), bytes) }
+        guard index < 6 else { throw .invalid }
+        guard isMemoryEnabled else { return }
+        if isMSIX(Int(index), offset, bytes.byteCount) { return writeMSIX(Int(index), offset, bytes) }
+        model.writeBAR(Int(index), offset: offset, from: bytes)
+    }
+
+    public func reset() {
+        let vectors = description.msix?.vectors ?? 0
+        dma.isEnabled = false
+        state.withLock { $0 = State(space: pristine, table: Self.freshTable(vectors)) }
+        interrupts.setINTx(false)
+        model.reset()
+    }
+
+    public func dmaMapsChanged() { model.busChanged() }
+
+    // MARK: Configuration space
+
+    private var isMemoryEnabled: Bool {
+        state.withLock { $0.space.get16(ConfigurationRegister.command) & CommandBits.memory != 0 }
+    }
+
+    private func writeConfiguration(_ offset: Int, _ bytes: RawSpan) {
+        var values: [UInt8] = []
+        for index in 0..<bytes.byteCount { values.append(bytes.uint8(at: index)) }
+        let (before, after, resets) = state.withLock { state in
+            let before = state.space.get16(ConfigurationRegister.command)
+            for (index, value) in values.enumerated() {
+                state.space.write(offset &+ index, width: 1, value: UInt64(value))
+            }
+            let control = state.space.get16(expressControl)
+            state.space.set16(expressControl, control & ~ExpressRegister.functionLevelReset)
+            return (
+                before, state.space.get16(ConfigurationRegister.command),
+                control & ExpressRegister.functionLevelReset != 0
+            )
+        }
+        if resets { return reset() }
+        guard before != after else { return }
+        dma.isEnabled = after & CommandBits.master != 0
+        if (before ^ after) & CommandBits.master != 0 { model.busChanged() }
+    }
+
+    // MARK: MSI-X
+
+    /// True when an access touches the table or the pending bits.
+    private func isMSIX(_ bar: Int, _ offset: UInt64, _ count: Int) -> Bool {
+        guard let msix = description.msix else { return false }
+        let end = offset + UInt64(count)
+        let table = UInt64(msix.tableOffset)
+        let pending = UInt64(msix.pbaOffset)
+        return bar == msix.tableBAR && end > table && offset < table + UInt64(msix.vectors * MSIXRegister.entrySize)
+            || bar == msix.pbaBAR && end > pending && offset < pending + UInt64((msix.vectors + 63) / 64 * 8)
+    }
+
+    private func readMSIX(_ bar: Int, _ offset: UInt64, _ bytes: inout MutableRawSpan) {
+        guard let msix = description.msix else { return }
+        let table = state.withLock { $0.table }
+        for index in 0..<bytes.byteCount {
+            let place = Int(offset) + index
+            let inTable = place - Int(msix.tableOffset)
+            let inPending = place - Int(msix.pbaOffset)
+            var byte: UInt8 = 0
+            if bar == msix.tableBAR, table.indices.contains(inTable) {
+                byte = table[inTable]
+            } else if bar == msix.pbaBAR, inPending >= 0 {
+                for bit in 0..<8 where interrupts.isPending(.msix, vector: inPending * 8 + bit) { byte |= 1 << bit }
+            }
+            bytes.storeBytes(of: byte, toByteOffset: index, as: UInt8.self)
+        }
+    }
+
+    /// Stores into the table; the pending bits are read-only.
+    private func writeMSIX(_ bar: Int, _ offset: UInt64, _ bytes: RawSpan) {
+        guard let msix = description.msix, bar == msix.tableBAR else { return }
+        for index in 0..<bytes.byteCount {
+            let place = Int(offset) + index - Int(msix.tableOffset)
+            let byte = bytes.uint8(at: index)
+            state.withLock { state in
+                guard state.table.indices.contains(place) else { return }
+                state.table[place] = byte
+            }
+        }
+    }
+}

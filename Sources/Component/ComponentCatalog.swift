@@ -74,8 +74,8 @@ public enum SettingType: Sendable {
     case choice([String])
     /// Printable ASCII of at most this many characters.
     case text(maximum: Int)
-    /// A file that must exist, relative to the topology's folder.
-    case file
+    /// A file that must exist, relative to the topology's folder; `remedy` says how to make it.
+    case file(remedy: String)
     /// Six octets in hexadecimal, `52:54:00:12:34:56`, a unicast address.
     case macAddress
     /// An IPv4 address and the length of its prefix, `192.168.7.2/24`.
@@ -141,7 +141,9 @@ public enum ComponentCatalog {
         name: "flash",
         ports: [PortDescription("spi", .spi, .serves), control],
         settings: [
-            SettingDescription("image", .file, required: true, help: "what the chip holds at power-on")
+            SettingDescription(
+                "image", .file(remedy: "scripts/build-firmware makes it"), required: true,
+                help: "what the chip holds at power-on")
         ])
 
     private static let securityLogic = ComponentKind(
@@ -152,7 +154,8 @@ public enum ComponentCatalog {
             + [control],
         settings: [
             SettingDescription(
-                "fuses", .file, required: true, help: "root key digest and minimum security version")
+                "fuses", .file(remedy: "scripts/build-firmware makes it"), required: true,
+                help: "root key digest and minimum security version")
         ])
 
     private static let bmc = ComponentKind(

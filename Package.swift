@@ -90,7 +90,7 @@ let package = Package(
             path: "Sources/bench", swiftSettings: common),
 
         // Tests, one folder a library or executable; Board boots whole ones.
-        .target(name: "TestKit", dependencies: ["Wire", "QMP"], path: "Tests/TestKit", swiftSettings: common),
+        .target(name: "TestKit", dependencies: ["Wire"], path: "Tests/TestKit", swiftSettings: common),
         tests("Wire", ["Wire"]),
         tests("VFIOUser", ["VFIOUser", "Wire"]),
         tests("PCIe", ["PCIe", "VFIOUser", "Wire"]),

@@ -50,11 +50,11 @@ public final class QMPServer: Sendable {
         state.withLock { $0.commands[command.name] = command }
     }
 
-    /// Accepts clients on `listener` from now on.
+    /// Accepts clients on `listener` from now on; the event loop keeps the server alive.
     public func serve(_ listener: Listener) throws(WireError) {
         try listener.descriptor.setNonblocking(true)
-        try loop.add(listener.descriptor) { [weak self] _ in
-            guard let self, let socket = try? listener.accept(until: .now) else { return }
+        try loop.add(listener.descriptor) { [self] _ in
+            guard let socket = try? listener.accept(until: .now) else { return }
             welcome(socket)
         }
     }
@@ -69,7 +69,7 @@ public final class QMPServer: Sendable {
         guard !isFull, (try? socket.descriptor.setNonblocking(true)) != nil else { return }
         enqueue(QMPSession.greeting(kind).bytes, to: client)
         do throws(WireError) {
-            try loop.add(socket.descriptor) { [weak self] events in self?.ready(client, events) }
+            try loop.add(socket.descriptor) { [self] events in ready(client, events) }
         } catch { drop(client) }
     }
 
@@ -131,7 +131,7 @@ public final class QMPServer: Sendable {
             state.history.append(event)
             if state.history.count > Self.historyLimit { state.history.removeFirst() }
             // Queued under the lock, so that events leave in the order of their numbers.
-            loop.perform { [weak self] in self?.broadcast(event) }
+            loop.perform { [self] in broadcast(event) }
         }
     }
 

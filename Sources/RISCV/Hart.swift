@@ -30,12 +30,12 @@
     /// A hart in reset state at `resetVector`. `addressSpace` is complete.
     public init(
         id: UInt64, configuration: HartConfiguration, addressSpace: PhysicalAddressSpace, timeSource: TimeSource,
-        resetVector: UInt64
+        resetVector: UInt64, wires: HartWires = HartWires()
     ) {
         self.id = id
         self.configuration = configuration
-        signals = HartSignals()
-        machineInterruptFile = InterruptFile(signals: signals)
-        supervisorInterruptFile = InterruptFile(signals: signals)
+        signals = wires.signals
+        machineInterruptFile = wires.machineInterruptFile
+        supervisorInterruptFile = wires.supervisorInterruptFile
     }
 }

@@ -86,7 +86,7 @@ let package = Package(
         component("adapter-card", ["Adapter", "Ethernet", "PCIe", "Serprog", "Sideband", "Trust", "VFIOUser", "Wire"]),
         component("offload-card", ["Offload", "PCIe", "VFIOUser", "Wire"]),
         .executableTarget(
-            name: "bench", dependencies: ["RISCV", "Machine", "VFIOUser", "Wire", argumentParser],
+            name: "bench", dependencies: ["RISCV", "Machine", "QMP", "VFIOUser", "Wire", argumentParser],
             path: "Sources/bench", swiftSettings: common),
 
         // Tests, one folder a library or executable; Board boots whole ones.

@@ -171,6 +171,17 @@ static inline int cs_take_termination(void) {
     return signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
 }
 
+/// A child with no signal blocked or ignored, and with a session of its own on request.
+static inline void cs_spawn_attributes(posix_spawnattr_t *attributes, bool new_session) {
+    sigset_t none, all;
+    sigemptyset(&none);
+    sigfillset(&all);
+    posix_spawnattr_setsigmask(attributes, &none);
+    posix_spawnattr_setsigdefault(attributes, &all);
+    posix_spawnattr_setflags(attributes, POSIX_SPAWN_SETSIGMASK | POSIX_SPAWN_SETSIGDEF
+                                             | (new_session ? POSIX_SPAWN_SETSID : 0));
+}
+
 /// The monotonic clock in nanoseconds.
 static inline uint64_t cs_monotonic(void) {
     struct timespec now;

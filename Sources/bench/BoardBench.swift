@@ -1,0 +1,105 @@
+import FoundationEssentials
+import QMP
+import Wire
+
+/// Whole boards, started as a user starts them.
+enum BoardBench {
+    struct Failure: Error, CustomStringConvertible {
+        var description: String
+    }
+
+    /// The folder of this executable, where the others are.
+    static let folder: String = {
+        let path = (try? FileManager.default.destinationOfSymbolicLink(atPath: "/proc/self/exe")) ?? ""
+        return String(path[..<(path.lastIndex(of: "/") ?? path.startIndex)])
+    }()
+
+    private static func baseboard(_ arguments: [String], folder runtime: String) throws -> String {
+        let result = try Command.run(
+            folder + "/baseboard", arguments, environment: ["BASEBOARD_RUNTIME_DIR": runtime])
+        guard result.status == 0 else {
+            throw Failure(description: "baseboard \(arguments.joined(separator: " ")): \(result.output)")
+        }
+        return result.output
+    }
+
+    /// Runs `body` beside a whole idle board of topology/server.yaml.
+    private static func withBoard<Result>(_ body: (_ runtime: String, _ upTime: Duration) throws -> Result) throws
+        -> Result
+    {
+        let runtime = "/tmp/bb-bench-\(MonotonicTime.now.nanoseconds)"
+        defer { try? FileManager.default.removeItem(atPath: runtime) }
+        let start = MonotonicTime.now
+        _ = try baseboard(["up", "-d", "topology/server.yaml"], folder: runtime)
+        let upTime = MonotonicTime.now.since(start)
+        defer { _ = try? baseboard(["down"], folder: runtime) }
+        return try body(runtime, upTime)
+    }
+
+    /// From the start of `baseboard up -d` to its end, which is when the firmware's table is on the console.
+    static func boot() throws -> [BenchRow] {
+        var times: [Double] = []
+        var spawns: [Double] = []
+        for round in 0..<6 {
+            let time = try withBoard { _, upTime in Double(upTime.clampedNanoseconds) / 1e6 }
+            let start = MonotonicTime.now
+            for _ in 0..<7 { _ = try Command.run(folder + "/flash", ["--help"]) }
+            let spawn = Double(MonotonicTime.now.since(start).clampedNanoseconds) / 1e6
+            // The first round warms the caches.
+            if round > 0 {
+                times.append(time)
+                spawns.append(spawn)
+            }
+        }
+        return [
+            .bounded(
+                "boot: up to firmware table", median(times), "ms", reference: "starting 7 processes that print --help",
+                median(spawns), .lower, than: 500)
+        ]
+    }
+
+    /// Resident memory of all processes of an idle board, the guest's RAM apart.
+    static func memory() throws -> [BenchRow] {
+        try withBoard { runtime, _ in
+            guard let board = JSONValue(parsing: try baseboard(["ps", "--json"], folder: runtime)) else {
+                throw Failure(description: "ps --json printed no JSON")
+            }
+            var pids: [Int64] = []
+            func collect(_ value: JSONValue) {
+                if let pid = value["pid"]?.integerValue { pids.append(pid) }
+                value.objectValue?.values.forEach(collect)
+                value.arrayValue?.forEach(collect)
+            }
+            collect(board)
+            let unique = Set(pids)
+            guard unique.count >= 6 else { throw Failure(description: "ps --json named \(unique.count) processes") }
+            var total = 0.0
+            for pid in unique { total += try residentMiB(pid) }
+            let idle = try residentMiB(Int64(ProcessIdentifier.current))
+            return [
+                .bounded(
+                    "memory: whole idle board", total, "MiB", reference: "this bench process times \(unique.count)",
+                    idle * Double(unique.count), .lower, than: 150)
+            ]
+        }
+    }
+
+    /// Resident memory in MiB without the pages of guest RAM, which are the memfd named `ram`.
+    private static func residentMiB(_ pid: Int64) throws -> Double {
+        guard let text = try? String(contentsOfFile: "/proc/\(pid)/smaps", encoding: .utf8) else {
+            throw Failure(description: "process \(pid) is gone")
+        }
+        var inRAM = false
+        var kibibytes = 0.0
+        for line in text.split(separator: "\n") {
+            let words = line.split(separator: " ", omittingEmptySubsequences: true)
+            guard let first = words.first else { continue }
+            if !first.hasSuffix(":") {
+                inRAM = line.contains("/memfd:ram")
+            } else if first == "Rss:", !inRAM, words.count > 1 {
+                kibibytes += Double(words[1]) ?? 0
+            }
+        }
+        return kibibytes / 1024
+    }
+}

@@ -11,6 +11,9 @@ let common: [SwiftSetting] = [
     .enableUpcomingFeature("MemberImportVisibility"),
     .enableUpcomingFeature("InternalImportsByDefault"),
     .treatAllWarnings(as: .error),
+    // Swift's view of the C library must be that of CSystem.h: with another feature set Clang finds two definitions
+    // of fd_set and refuses a module that sees both, though only when its module cache is new.
+    .unsafeFlags(["-Xcc", "-D_GNU_SOURCE"]),
 ]
 
 /// Targets that hold raw pointers: every use is marked `unsafe` and carries a `// Safety:` line.

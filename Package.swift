@@ -112,6 +112,7 @@ let package = Package(
         tests("Management", ["Management", "Ethernet"]),
         tests("Component", ["Component", "QMP", "Wire"]),
         tests("Topology", ["Topology"]),
+        tests("Firmware", ["Crypto", "Trust"]),
         tests("Board", ["Component", "QMP", "Topology", "Wire"]),
     ]
 )

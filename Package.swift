@@ -85,9 +85,11 @@ let package = Package(
         component("host-cpu", ["Machine", "PCIe", "RISCV", "Sideband", "VFIOUser", "Wire"]),
         component("flash", ["SPINOR", "Serprog", "Wire"]),
         component("security-logic", ["SecurityLogic", "Serprog", "Sideband", "Trust", "Wire"]),
-        component("bmc", ["Ethernet", "Management", "Sideband", "Wire"]),
-        component("adapter-card", ["Adapter", "Ethernet", "PCIe", "Serprog", "Sideband", "Trust", "VFIOUser", "Wire"]),
-        component("offload-card", ["Offload", "PCIe", "VFIOUser", "Wire"]),
+        component("bmc", ["Ethernet", "Management", "QMP", "Sideband", "Wire"]),
+        component(
+            "adapter-card",
+            ["Adapter", "Ethernet", "PCIe", "QMP", "Serprog", "Sideband", "Trust", "VFIOUser", "Wire"]),
+        component("offload-card", ["Offload", "PCIe", "QMP", "VFIOUser", "Wire"]),
         .executableTarget(
             name: "bench", dependencies: ["RISCV", "Machine", "QMP", "VFIOUser", "Wire", argumentParser],
             path: "Sources/bench", swiftSettings: common),
@@ -107,12 +109,11 @@ let package = Package(
         tests("Trust", ["Trust", "Crypto"]),
         tests("SPINOR", ["SPINOR", "Serprog", "Wire"]),
         tests("SecurityLogic", ["SecurityLogic", "Trust", "Sideband"]),
-        tests("Adapter", ["Adapter", "Ethernet", "Trust"]),
-        tests("Offload", ["Offload"]),
-        tests("Management", ["Management", "Ethernet"]),
+        tests("Adapter", ["Adapter", "Ethernet", "PCIe", "QMP", "Serprog", "Sideband", "Trust", "VFIOUser", "Wire"]),
+        tests("Offload", ["Offload", "PCIe", "QMP", "VFIOUser", "Wire"]),
+        tests("Management", ["Management", "Ethernet", "QMP", "Sideband", "Wire"]),
         tests("Component", ["Component", "QMP", "Wire"]),
         tests("Topology", ["Topology"]),
-        tests("Firmware", ["Crypto", "Trust"]),
         tests("Board", ["Component", "QMP", "Topology", "Wire"]),
     ]
 )

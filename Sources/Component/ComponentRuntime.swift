@@ -116,6 +116,15 @@ public final class ComponentRuntime: Sendable {
         return socket
     }
 
+    /// The path that a using port connects to, for a port that makes its link again when it is lost; nil when none was
+    /// asked for.
+    public func connectionPath(_ port: String) -> String? {
+        state.withLock { state in
+            state.claimed.append(port)
+            return state.connect.removeValue(forKey: port)
+        }
+    }
+
     // MARK: Events and state
 
     /// Sends a QMP event; any thread.

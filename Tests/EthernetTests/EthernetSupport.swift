@@ -1,19 +1,5 @@
 import Ethernet
-
-/// A repeatable source of numbers (SplitMix64); its seed is printed by the test that fails.
-struct SeededGenerator: RandomNumberGenerator {
-    private var state: UInt64
-
-    init(seed: UInt64) { state = seed }
-
-    mutating func next() -> UInt64 {
-        state &+= 0x9E37_79B9_7F4A_7C15
-        var word = state
-        word = (word ^ (word >> 30)) &* 0xBF58_476D_1CE4_E5B9
-        word = (word ^ (word >> 27)) &* 0x94D0_49BB_1331_11EB
-        return word ^ (word >> 31)
-    }
-}
+import TestKit
 
 /// A frame with a payload of `payload` counting bytes.
 func frame(
@@ -26,9 +12,7 @@ func frame(
 }
 
 /// `frame` behind its length, as the stream carries it.
-func framed(_ frame: [UInt8]) -> [UInt8] {
-    (0..<4).map { UInt8(truncatingIfNeeded: frame.count >> (24 - 8 * $0)) } + frame
-}
+func framed(_ frame: [UInt8]) -> [UInt8] { FramePeer.framed(frame) }
 
 func station(_ number: UInt64) -> MACAddress { MACAddress(rawValue: 0x5254_0000_0000 | number) }
 

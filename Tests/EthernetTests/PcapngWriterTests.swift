@@ -1,27 +1,8 @@
 import Ethernet
-import Foundation
+import TestKit
 import Testing
 
 struct PcapngWriterTests {
-    /// Runs tshark on `capture` and returns the tab-separated fields of each packet.
-    static func tshark(_ capture: [UInt8], fields: [String]) throws -> [[String]] {
-        let path = "/tmp/bb-\(UUID().uuidString.prefix(8)).pcapng"
-        defer { try? FileManager.default.removeItem(atPath: path) }
-        try Data(capture).write(to: URL(fileURLWithPath: path))
-        let process = Process()
-        process.executableURL = URL(fileURLWithPath: "/usr/bin/tshark")
-        process.arguments = ["-r", path, "-T", "fields"] + fields.flatMap { ["-e", $0] }
-        let pipe = Pipe()
-        process.standardOutput = pipe
-        process.standardError = FileHandle.nullDevice
-        try process.run()
-        let output = pipe.fileHandleForReading.readDataToEndOfFile()
-        process.waitUntilExit()
-        #expect(process.terminationStatus == 0)
-        return String(decoding: output, as: UTF8.self).split(separator: "\n")
-            .map { $0.split(separator: "\t", omittingEmptySubsequences: false).map(String.init) }
-    }
-
     @Test func `tshark reads interfaces, nanoseconds, directions and lengths`() throws {
         var writer = PcapngWriter(snapLength: 100)
         let eth0 = writer.addInterface(named: "bmc.eth0")
@@ -34,7 +15,7 @@ struct PcapngWriterTests {
         var capture: [UInt8] = []
         writer.take { capture = copy($0) }
         #expect(writer.pendingByteCount == 0)
-        let rows = try Self.tshark(
+        let rows = try tshark(
             capture,
             fields: [
                 "frame.time_epoch", "frame.interface_name", "frame.len", "frame.cap_len",

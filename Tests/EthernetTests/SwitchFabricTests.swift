@@ -1,67 +1,16 @@
 import Ethernet
 import Foundation
+import TestKit
 import Testing
 import Wire
 
-/// A loop that serves on a thread of its own until the test lets go of it.
-final class LoopThread: Sendable {
-    let loop: EventLoop
-    private let thread: WorkerThread
-
-    init() throws {
-        let loop = try EventLoop()
-        self.loop = loop
-        thread = WorkerThread("test-loop") { loop.run() }
-    }
-
-    func end() {
-        loop.stop()
-        thread.join()
-    }
-}
-
-/// A station at the far end of a link, as an independent peer would see it: a plain socket.
-struct Peer {
-    let socket: Socket
-
-    func send(_ frames: [UInt8]...) throws {
-        try socket.send(frames.flatMap(framed))
-    }
-
-    /// The next frame, or nil when the link ended; throws when none comes within ten seconds.
-    func next() throws -> [UInt8]? {
-        guard let prefix = try exactly(4) else { return nil }
-        return try exactly(prefix.reduce(0) { $0 << 8 | Int($1) })
-    }
-
-    private func exactly(_ count: Int) throws -> [UInt8]? {
-        var bytes: [UInt8] = []
-        let deadline = MonotonicTime.after(.seconds(10))
-        while bytes.count < count {
-            guard let more = try socket.receiveBytes(limit: count - bytes.count, until: deadline) else { return nil }
-            bytes += more
-        }
-        return bytes
-    }
-}
-
-/// Waits for `condition` for at most ten seconds.
-func eventually(_ condition: () -> Bool) -> Bool {
-    let deadline = MonotonicTime.after(.seconds(10))
-    while !condition() {
-        if MonotonicTime.now > deadline { return false }
-        Thread.sleep(forTimeInterval: 0.001)
-    }
-    return true
-}
-
 struct SwitchFabricTests {
-    func fabric(_ thread: LoopThread, _ names: String...) throws -> (SwitchFabric, [Peer]) {
+    func fabric(_ thread: LoopThread, _ names: String...) throws -> (SwitchFabric, [FramePeer]) {
         let fabric = SwitchFabric(ports: names, loop: thread.loop)
         let peers = try names.map { name in
             let (ours, theirs) = try Socket.pair()
             try fabric.start(name, .connected(ours))
-            return Peer(socket: theirs)
+            return FramePeer(socket: theirs)
         }
         return (fabric, peers)
     }
@@ -150,18 +99,16 @@ struct SwitchFabricTests {
     @Test func `a peer that leaves can come again, on either kind of port`() throws {
         let thread = try LoopThread()
         defer { thread.end() }
-        let folder = "/tmp/bb-\(UUID().uuidString.prefix(8))"
-        try FileManager.default.createDirectory(atPath: folder, withIntermediateDirectories: true)
-        defer { try? FileManager.default.removeItem(atPath: folder) }
+        let folder = TemporaryFolder()
         let serving = SwitchFabric(ports: ["a", "b"], loop: thread.loop)
-        let listener = try Listener(path: folder + "/a")
+        let listener = try Listener(path: folder.file("a"))
         try serving.start("a", .serves(listener))
         let (ours, theirs) = try Socket.pair()
         try serving.start("b", .connected(ours))
-        let b = Peer(socket: theirs)
+        let b = FramePeer(socket: theirs)
         let shout = frame(to: .broadcast, from: station(2))
         for _ in 0..<3 {
-            let visitor = Peer(socket: try Socket.connect(to: folder + "/a"))
+            let visitor = FramePeer(socket: try Socket.connect(to: folder.file("a")))
             #expect(eventually { serving.ports[0].isUp })
             try b.send(shout)
             #expect(try visitor.next() == shout)
@@ -171,8 +118,8 @@ struct SwitchFabricTests {
         // The other way round: our port connects, its peer's listener goes away and is made again.
         let using = SwitchFabric(ports: ["c"], loop: thread.loop)
         for round in 0..<2 {
-            let other = try Listener(path: folder + "/c")
-            if round == 0 { try using.start("c", .uses(path: folder + "/c")) }
+            let other = try Listener(path: folder.file("c"))
+            if round == 0 { try using.start("c", .uses(path: folder.file("c"))) }
             let visitor = try other.accept(until: .after(.seconds(10)))
             #expect(eventually { using.ports[0].isUp })
             other.shutdown()
@@ -211,15 +158,15 @@ struct SwitchFabricTests {
         let thread = try LoopThread()
         defer { thread.end() }
         let (fabric, peers) = try fabric(thread, "a", "b")
-        let path = "/tmp/bb-\(UUID().uuidString.prefix(8)).pcapng"
-        defer { try? FileManager.default.removeItem(atPath: path) }
+        let folder = TemporaryFolder()
+        let path = folder.file("x.pcapng")
         let capture = try PcapngCapture(path: path)
         for port in fabric.ports { port.tap.insert(capture.observer(named: "switch." + port.name)) }
         let shout = frame(to: .broadcast, from: station(1), payload: 30)
         try peers[0].send(shout)
         #expect(try peers[1].next() == shout)
         let bytes = try [UInt8](Data(contentsOf: URL(fileURLWithPath: path)))
-        let rows = try PcapngWriterTests.tshark(
+        let rows = try tshark(
             bytes, fields: ["frame.interface_name", "frame.packet_flags_direction"])
         #expect(rows == [["switch.a", "0x00000001"], ["switch.b", "0x00000002"]])
         #expect(capture.failure == nil)

@@ -1,4 +1,5 @@
 import Ethernet
+import TestKit
 import Testing
 import Wire
 
@@ -32,8 +33,8 @@ struct SwitchThroughputTests {
         for socket in [oursA, theirsA, oursB, theirsB] { socket.setBufferSize(1 << 20) }
         try fabric.start("a", .connected(oursA))
         try fabric.start("b", .connected(oursB))
-        try Peer(socket: theirsB).send(frame(to: .broadcast, from: station(2)))
-        _ = try Peer(socket: theirsA).next()
+        try FramePeer(socket: theirsB).send(frame(to: .broadcast, from: station(2)))
+        _ = try FramePeer(socket: theirsA).next()
 
         let batch = (0..<(48_000 / length)).flatMap { _ in
             framed(frame(to: station(2), from: station(1), payload: length - 14))

@@ -53,7 +53,6 @@ struct FunctionTable {
                 }
             }
         }
-        if !function.isComplete, !function.isBridge { console.text(", off: no room for all of it") }
         console.line()
         var index = 0
         while index < 6 {

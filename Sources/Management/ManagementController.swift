@@ -1,0 +1,355 @@
+// The BMC's shell: sockets around the values of this folder, all on one loop's thread.
+//
+//   sideband ── RESET# ──▶ power ──▶ POWER_GOOD
+//   serial   ── bytes ───▶ ConsoleLog ──▶ console clients, ring buffer, syslog lines; LineMatcher ──▶ boot complete
+//   eth0     ── frames ──▶ ManagementStack ──▶ frames
+//
+// While RESET# is asserted nothing is answered and what comes is thrown away, as by a chip without a clock. The console
+// log survives a reset: what the host printed before it went down is what people want to read.
+
+public import Ethernet
+import Sideband
+import Synchronization
+public import Wire
+
+/// A baseboard management controller.
+public final class ManagementController: Sendable {
+    public struct Configuration: Sendable {
+        public var mac = MACAddress(rawValue: 0x5254_00B0_0001)
+        public var interface = IPv4Interface("192.168.7.2/24")!
+        /// Gets every console line as a syslog message; nil for nobody.
+        public var collector: IPv4Address?
+        /// Names this controller in syslog messages.
+        public var hostname = "bmc"
+        /// Bytes of console kept, a power of two.
+        public var consoleCapacity = ConsoleLog.defaultCapacity
+
+        public init() {}
+    }
+
+    /// What happened, for the timeline.
+    public enum Event: Hashable, Sendable {
+        case resetAsserted
+        case resetReleased
+        /// The controller runs.
+        case powerGood
+        /// The first byte of the host's COM1 since reset was released.
+        case firstOutput
+        /// The last line of the host firmware's table came.
+        case bootComplete
+    }
+
+    /// What a query shows.
+    public struct Snapshot: Sendable {
+        public var isHeld: Bool
+        public var mac: MACAddress
+        public var interface: IPv4Interface
+        public var network: ManagementStack.Statistics
+        public var port: PortStatistics
+        public var isLinkUp: Bool
+        public var isSerialConnected: Bool
+        /// Bytes of the host's console since the process started.
+        public var consoleBytes: UInt64
+        public var consoleClients: Int
+        public var hasBootCompleted: Bool
+    }
+
+    /// The line that ends the host firmware's table. docs/wiring.md "Events".
+    public static let bootCompleteLine = "Baseboard firmware: ready"
+    private static let serialLimit = 16 << 10
+    /// What a person may type ahead of a host that does not read: more than the 16 bytes of a UART, less than a paste
+    /// that went wrong.
+    private static let inputCapacity = 4 << 10
+    /// Console lines that wait for the collector's MAC address.
+    private static let waitingLines = 64
+
+    private struct State {
+        /// nil while no sideband is known: in reset, as docs/wiring.md says.
+        var isHeld = true
+        var stack: ManagementStack
+        var batch = FrameBatch()
+        var log: ConsoleLog
+        var ringPosition: UInt64 = 0
+        var matcher = LineMatcher(ManagementController.bootCompleteLine)
+        var splitter = LineSplitter()
+        var waiting: [[UInt8]] = []
+        /// When the collector's MAC address was last asked for.
+        var asked = MonotonicTime(nanoseconds: 0)
+        var hasOutput = false
+        var hasBootCompleted = false
+        var serial: Socket?
+        var input = ByteQueue(capacity: ManagementController.inputCapacity)
+        var sideband: SidebandLink?
+    }
+
+    private let configuration: Configuration
+    private let loop: EventLoop
+    private let state: Mutex<State>
+    private let port: EthernetPort
+    private let console = Mutex<ConsoleServer?>(nil)
+    private let serialKeeper = Mutex<LinkKeeper?>(nil)
+    private let emit: @Sendable (Event) -> Void
+    private let report: @Sendable (String) -> Void
+
+    /// - Parameters:
+    ///   - emit: told what happened, on the loop's thread.
+    ///   - report: given lines for the log.
+    public init(
+        _ configuration: Configuration, loop: EventLoop, report: @escaping @Sendable (String) -> Void = { _ in },
+        emit: @escaping @Sendable (Event) -> Void
+    ) {
+        self.configuration = configuration
+        self.loop = loop
+        self.emit = emit
+        self.report = report
+        state = Mutex(
+            State(
+                stack: ManagementStack(
+                    mac: configuration.mac, interface: configuration.interface, collector: configuration.collector),
+                log: ConsoleLog(capacity: configuration.consoleCapacity)))
+        port = EthernetPort(named: "eth0", loop: loop, report: report)
+        console.withLock {
+            $0 = ConsoleServer(
+                loop: loop,
+                read: { [weak self] position, limit in
+                    self?.state.withLock { $0.log.read(from: position, limit: limit) } ?? ([], position)
+                },
+                typed: { [weak self] in self?.typed($0) })
+        }
+    }
+
+    // MARK: Ports
+
+    /// Begins to serve the Ethernet port.
+    public func startNetwork(_ source: LinkSource) throws(WireError) {
+        try port.start(
+            source,
+            handlers: EthernetPort.Handlers(
+                frames: { [weak self] in self?.process($0) },
+                link: { [weak self] isUp in if isUp { self?.announce() } }))
+    }
+
+    /// Where a capture of the Ethernet port is put in.
+    public var networkTap: LinkTap { port.tap }
+
+    /// Begins to take the host's COM1.
+    public func startSerial(_ listener: Listener) throws(WireError) {
+        let keeper = LinkKeeper(.serves(listener), loop: loop) { [weak self] in self?.serialCameUp($0) }
+        serialKeeper.withLock { $0 = keeper }
+        try keeper.start()
+    }
+
+    /// Begins to serve the console.
+    public func startConsole(_ listener: Listener) throws(WireError) {
+        try console.withLock { $0 }?.serve(listener)
+    }
+
+    /// Begins to obey RESET# on the sideband; without a sideband the controller leaves reset at once.
+    public func startPower(_ socket: Socket?) throws(WireError) {
+        guard let socket else { return setHeld(false) }
+        let link = SidebandLink(socket: socket)
+        state.withLock { $0.sideband = link }
+        try loop.add(socket.descriptor) { [weak self] _ in self?.drainSideband() }
+    }
+
+    /// Ends every link.
+    public func stop() {
+        port.stop()
+        serialKeeper.withLock { $0 }?.stop()
+        state.withLock { $0.serial }?.shutdown()
+    }
+
+    // MARK: Queries
+
+    public var snapshot: Snapshot {
+        let clients = console.withLock { $0 }?.clientCount ?? 0
+        return state.withLock { state in
+            Snapshot(
+                isHeld: state.isHeld, mac: state.stack.mac, interface: state.stack.interface,
+                network: state.stack.statistics, port: port.statistics, isLinkUp: port.isUp,
+                isSerialConnected: state.serial != nil, consoleBytes: state.log.end, consoleClients: clients,
+                hasBootCompleted: state.hasBootCompleted)
+        }
+    }
+
+    /// Takes at most `size` bytes out of the console's ring buffer, oldest first, as QEMU's `ringbuf-read` does; the
+    /// console clients are not affected.
+    public func readRingBuffer(_ size: Int) -> [UInt8] {
+        state.withLock { state in
+            let (bytes, next) = state.log.read(from: state.ringPosition, limit: size)
+            state.ringPosition = next
+            return bytes
+        }
+    }
+
+    // MARK: Power
+
+    private func drainSideband() {
+        while let link = state.withLock({ $0.sideband }) {
+            do throws(SidebandLink.Failure) {
+                guard let message = try link.receive(until: .now) else { return losePower(link) }
+                if case .signal(.reset, let level) = message { setHeld(!level) }
+            } catch {
+                switch error {
+                case .wire(.timedOut): return
+                case .wire: return losePower(link)
+                case .refused: report("sideband: \(error)")
+                }
+            }
+        }
+    }
+
+    /// The security logic is gone and with it whoever drives RESET#: the line's resistor pulls it to reset.
+    private func losePower(_ link: SidebandLink) {
+        loop.remove(link.socket.descriptor)
+        state.withLock { $0.sideband = nil }
+        report("sideband: the security logic is gone: in reset from now on")
+        setHeld(true)
+    }
+
+    private func setHeld(_ isHeld: Bool) {
+        let (hasChanged, sideband) = state.withLock { state in
+            let hasChanged = state.isHeld != isHeld
+            state.isHeld = isHeld
+            if hasChanged {
+                state.stack = ManagementStack(
+                    mac: configuration.mac, interface: configuration.interface, collector: configuration.collector)
+                state.matcher.reset()
+                state.splitter.reset()
+                state.waiting.removeAll()
+                state.input.removeAll()
+                state.hasOutput = false
+                state.hasBootCompleted = false
+            }
+            return (hasChanged, state.sideband)
+        }
+        guard hasChanged else { return }
+        emit(isHeld ? .resetAsserted : .resetReleased)
+        // A logic that just left is noticed at the next receive.
+        try? sideband?.send(.signal(.powerGood, level: !isHeld))
+        if !isHeld {
+            emit(.powerGood)
+            announce()
+        }
+    }
+
+    /// True while RESET# is asserted. Looks at the sideband first: RESET# may have changed before what came now.
+    private func isHeldNow() -> Bool {
+        if state.withLock({ $0.isHeld && $0.sideband != nil }) { drainSideband() }
+        return state.withLock { $0.isHeld }
+    }
+
+    // MARK: Network
+
+    private func process(_ frames: EthernetPort.Frames) {
+        let isHeld = isHeldNow()
+        var dropped = 0
+        let answers = state.withLock { state in
+            frames { frame in
+                if isHeld {
+                    dropped += 1
+                } else if case .refused = state.stack.receive(frame, into: &state.batch) {
+                    dropped += 1
+                }
+            }
+            if state.stack.isCollectorKnown { sendWaiting(&state) }
+            return takeBatch(&state)
+        }
+        port.countDropped(dropped)
+        port.send(answers)
+    }
+
+    private func announce() {
+        let frames = state.withLock { state in
+            if !state.isHeld { state.stack.announce(into: &state.batch) }
+            return takeBatch(&state)
+        }
+        port.send(frames)
+    }
+
+    private func takeBatch(_ state: inout State) -> FrameBatch {
+        guard !state.batch.isEmpty else { return state.batch }
+        defer { state.batch = FrameBatch() }
+        return state.batch
+    }
+
+    // MARK: Serial
+
+    private func serialCameUp(_ socket: Socket) {
+        state.withLock { $0.serial = socket }
+        do throws(WireError) {
+            try loop.add(socket.descriptor) { [weak self] events in self?.serveSerial(socket, events) }
+        } catch {
+            report("serial: \(error)")
+            serialEnded(socket)
+        }
+    }
+
+    private func serialEnded(_ socket: Socket) {
+        loop.remove(socket.descriptor)
+        socket.shutdown()
+        state.withLock { state in
+            state.serial = nil
+            state.input.removeAll()
+        }
+        serialKeeper.withLock { $0 }?.linkEnded()
+    }
+
+    private func serveSerial(_ socket: Socket, _ events: EventLoop.Events) {
+        if events.contains(.writable) { sendInput() }
+        guard !events.isDisjoint(with: [.readable, .hangUp]) else { return }
+        guard let bytes = socket.receiveSome(limit: Self.serialLimit) else { return serialEnded(socket) }
+        guard !bytes.isEmpty, !isHeldNow() else { return }
+        let (isFirst, isComplete, frames) = state.withLock { state in
+            let isFirst = !state.hasOutput
+            state.hasOutput = true
+            state.log.append(bytes.span)
+            let isComplete = state.matcher.feed(bytes.span) && !state.hasBootCompleted
+            if isComplete { state.hasBootCompleted = true }
+            if configuration.collector != nil { export(bytes, &state) }
+            return (isFirst, isComplete, takeBatch(&state))
+        }
+        if isFirst { emit(.firstOutput) }
+        if isComplete { emit(.bootComplete) }
+        console.withLock { $0 }?.pump()
+        port.send(frames)
+    }
+
+    private func typed(_ bytes: [UInt8]) {
+        guard !isHeldNow() else { return }
+        state.withLock { state in if state.serial != nil { state.input.append(bytes) } }
+        sendInput()
+    }
+
+    private func sendInput() {
+        state.withLock { state in
+            guard let socket = state.serial else { return }
+            // A host that just left is noticed at the next receive.
+            try? state.input.drain(to: socket)
+            try? loop.modify(socket.descriptor, state.input.isEmpty ? .readable : [.readable, .writable])
+        }
+    }
+
+    // MARK: Export
+
+    private func export(_ bytes: [UInt8], _ state: inout State) {
+        state.splitter.feed(bytes.span) { line in
+            guard state.waiting.count < Self.waitingLines else { return }
+            state.waiting.append(
+                SyslogMessage.encode(line: line, time: wallClockNanoseconds(), hostname: configuration.hostname))
+        }
+        // A collector that does not answer is asked for once a second. Spec: RFC 1122 §2.3.2.1.
+        guard !state.stack.isCollectorKnown else { return sendWaiting(&state) }
+        let now = MonotonicTime.now
+        guard now.since(state.asked) >= .seconds(1) else { return }
+        state.asked = now
+        sendWaiting(&state)
+    }
+
+    private func sendWaiting(_ state: inout State) {
+        while let line = state.waiting.first {
+            guard state.stack.sendToCollector(line.span, port: SyslogMessage.port, into: &state.batch) else { return }
+            state.waiting.removeFirst()
+        }
+    }
+}

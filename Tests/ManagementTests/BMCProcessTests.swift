@@ -1,0 +1,175 @@
+import Ethernet
+import Foundation
+import QMP
+import TestKit
+import Testing
+import Wire
+
+/// The executable itself, started by hand.
+struct BMCProcessTests {
+    final class Process {
+        let folder: TemporaryFolder
+        let child: RunningProcess
+        let control: QMPClient
+
+        init(_ arguments: [String] = []) throws {
+            let folder = TemporaryFolder()
+            let child = try RunningProcess(
+                binary("bmc"),
+                ["eth0", "serial", "console", "control"].flatMap { ["--listen", "\($0)=\(folder.file($0))"] }
+                    + ["--die-with-parent"] + arguments)
+            let control = folder.file("control")
+            #expect(eventually { FileManager.default.fileExists(atPath: control) || !child.process.isRunning })
+            self.folder = folder
+            self.child = child
+            self.control = try QMPClient(path: control)
+        }
+
+        func connect(_ port: String) throws -> Socket { try Socket.connect(to: folder.file(port)) }
+    }
+
+    @Test func `it answers ping and presence on its socket and shows the console`() throws {
+        let bmc = try Process()
+        let network = FramePeer(socket: try bmc.connect("eth0"))
+        #expect(try network.next().map { Array($0[..<6]) } == octets(.broadcast))
+        try network.send(arp(), echo(), udp(presencePing))
+        #expect(try network.next().map { Array($0[20..<22]) } == [0, 2])
+        #expect(try network.next()?[34] == 0)
+        #expect(try network.next().map { Array($0[42...]) } == presencePong)
+
+        let serial = try bmc.connect("serial")
+        let console = try bmc.connect("console")
+        try serial.send(Array("hello é\r\nBaseboard firmware: ready\r\n".utf8))
+        #expect(read(console, until: "ready").hasPrefix("hello é"))
+        try console.send(Array("ls\r".utf8))
+        #expect(read(serial, until: "\r") == "ls\r")
+        #expect(try bmc.control.waitForEvent("BOOT_COMPLETE", until: .after(.seconds(20))).monotonic != nil)
+
+        let state = try bmc.control.execute("query-bmc")
+        #expect(state["power"] == "running")
+        #expect(state["address"] == "192.168.7.2/24")
+        #expect(state["boot-complete"] == true)
+        #expect(state["network"]?["echo-replies"] == 1)
+        let text = try bmc.control.execute("ringbuf-read", ["device": "serial", "size": 8])
+        #expect(text == "hello é")
+        let rest = try bmc.control.execute("ringbuf-read", ["device": "serial", "size": 4, "format": "base64"])
+        #expect(rest == .string(Data("\r\nBa".utf8).base64EncodedString()))
+        for bad: [String: JSONValue] in [
+            ["device": "tape", "size": 8], ["device": "serial", "size": 0], ["device": "serial", "size": -1],
+            ["device": "serial", "size": 1, "format": "morse"],
+        ] {
+            #expect(throws: (any Error).self) { try bmc.control.execute("ringbuf-read", bad) }
+        }
+        _ = try bmc.control.execute("quit")
+        #expect(bmc.child.waitForExit() == 0)
+    }
+
+    @Test func `a peer that speaks something else loses its link and the next is served`() throws {
+        let bmc = try Process()
+        let stranger = try bmc.connect("eth0")
+        try stranger.send(Array("GET / HTTP/1.1\r\n\r\n".utf8))
+        #expect(bmc.child.waitForOutput("the peer announced a frame of 1195725856 bytes"))
+        let network = FramePeer(socket: try bmc.connect("eth0"))
+        _ = try network.next()
+        try network.send(echo())
+        #expect(try network.next()?[34] == 0)
+    }
+
+    static let mistakes: [([String], String)] = [
+        (["--mac", "52:54:00"], "52:54:00"),
+        (["--mac", "01:00:5e:00:00:01"], "unicast"),
+        (["--address", "192.168.7.2"], "192.168.7.2"),
+        (["--address", "192.168.7.0/24"], "192.168.7.0/24"),
+        (["--syslog", "10.0.0.1"], "10.0.0.1"),
+        (["--syslog", "192.168.7.2"], "not another station"),
+        (["--console-size", "5KiB"], "power of two"),
+        (["--connect", "sideband=/nowhere/x"], "sideband"),
+        (["--listen", "eth7=/tmp/bb-nobody"], "eth7"),
+    ]
+
+    @Test(arguments: mistakes.indices)
+    func `a mistake on the command line is named`(index: Int) throws {
+        let (arguments, named) = Self.mistakes[index]
+        let (status, output) = try run(binary("bmc"), arguments)
+        #expect(status != 0 && status != nil && status! < 128)
+        #expect(output.contains(named), "\(output)")
+    }
+
+    /// QEMU's user network is a whole IP stack that is not ours: a datagram from a socket of this machine crosses it and
+    /// comes back as the pong.
+    @Test func `a UDP client behind QEMU finds the BMC by its presence ping`() throws {
+        let bmc = try Process(["--address", "192.168.7.2/24"])
+        let port = try freeUDPPort()
+        let qemu = try RunningProcess(
+            "/usr/bin/qemu-system-riscv64",
+            [
+                "-M", "none", "-nodefaults", "-nographic", "-serial", "null", "-monitor", "null",
+                "-netdev", "stream,id=wire,server=off,addr.type=unix,addr.path=\(bmc.folder.file("eth0"))",
+                "-netdev",
+                "user,id=lan,net=192.168.7.0/24,host=192.168.7.1,dhcpstart=192.168.7.100,hostfwd=udp:127.0.0.1:\(port)-192.168.7.2:623",
+                "-netdev", "hubport,id=h0,hubid=0,netdev=wire", "-netdev", "hubport,id=h1,hubid=0,netdev=lan",
+            ])
+        defer { qemu.terminate() }
+        let client = try UDPClient(port: port)
+        // Datagrams may be lost (QEMU may not be up yet): ask until an answer comes.
+        var answer: [UInt8]?
+        #expect(
+            eventually {
+                client.send(presencePing)
+                answer = client.receive(within: 200)
+                return answer != nil || !qemu.process.isRunning
+            }, "\(qemu.text)")
+        #expect(answer == presencePong, "\(qemu.text)")
+        let state = try bmc.control.execute("query-bmc")
+        #expect((state["network"]?["presence-pongs"]?.integerValue ?? 0) >= 1)
+    }
+}
+
+/// A UDP socket of this machine.
+final class UDPClient {
+    private let descriptor: Int32
+
+    init(port: UInt16) throws {
+        descriptor = socket(AF_INET, Int32(SOCK_DGRAM.rawValue), 0)
+        var address = sockaddr_in()
+        address.sin_family = sa_family_t(AF_INET)
+        address.sin_port = port.bigEndian
+        address.sin_addr.s_addr = UInt32(0x7F00_0001).bigEndian
+        let result = withUnsafePointer(to: &address) {
+            $0.withMemoryRebound(to: sockaddr.self, capacity: 1) {
+                Glibc.connect(descriptor, .init(__sockaddr__: $0), socklen_t(MemoryLayout<sockaddr_in>.size))
+            }
+        }
+        guard descriptor >= 0, result == 0 else { throw CancellationError() }
+    }
+
+    deinit { close(descriptor) }
+
+    func send(_ bytes: [UInt8]) { _ = Glibc.send(descriptor, bytes, bytes.count, 0) }
+
+    func receive(within milliseconds: Int32) -> [UInt8]? {
+        var entry = pollfd(fd: descriptor, events: Int16(POLLIN), revents: 0)
+        guard poll(&entry, 1, milliseconds) == 1 else { return nil }
+        var bytes = [UInt8](repeating: 0, count: 2048)
+        let count = recv(descriptor, &bytes, bytes.count, 0)
+        return count >= 0 ? Array(bytes[..<count]) : nil
+    }
+}
+
+/// A UDP port that was free a moment ago.
+func freeUDPPort() throws -> UInt16 {
+    let descriptor = socket(AF_INET, Int32(SOCK_DGRAM.rawValue), 0)
+    defer { close(descriptor) }
+    var address = sockaddr_in()
+    address.sin_family = sa_family_t(AF_INET)
+    address.sin_addr.s_addr = UInt32(0x7F00_0001).bigEndian
+    var length = socklen_t(MemoryLayout<sockaddr_in>.size)
+    let result = withUnsafeMutablePointer(to: &address) {
+        $0.withMemoryRebound(to: sockaddr.self, capacity: 1) {
+            bind(descriptor, .init(__sockaddr__: $0), length) == 0
+                && getsockname(descriptor, .init(__sockaddr__: $0), &length) == 0
+        }
+    }
+    guard result else { throw CancellationError() }
+    return UInt16(bigEndian: address.sin_port)
+}

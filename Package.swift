@@ -114,6 +114,7 @@ let package = Package(
         tests("Management", ["Management", "Ethernet", "QMP", "Sideband", "Wire"]),
         tests("Component", ["Component", "QMP", "Wire"]),
         tests("Topology", ["Topology"]),
+        tests("Firmware", ["Crypto", "Trust"]),
         tests("Board", ["Component", "QMP", "Topology", "Wire"]),
     ]
 )

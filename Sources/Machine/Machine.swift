@@ -1,1 +1,164 @@
-// Machine
+// A whole machine: harts, memory, devices and the wires between them, on the map of the `virt` machine.
+//
+// Model: one plain thread a hart, made when the machine runs and joined when it stops, so between two runs everything
+// belongs to whoever holds the control lock. A guest that asks for power off or reset stops every hart from its own
+// thread and leaves the rest to the event loop, because a hart's thread cannot join itself. The surprise: RAM keeps its
+// content over a reset, as DRAM that stays powered does.
+public import RISCV
+import Synchronization
+public import Wire
+
+/// What a machine tells its owner. Delivered on the event loop's thread.
+public enum MachineEvent: Sendable, Equatable {
+    /// The guest asked for a reset and got it.
+    case guestReset
+    /// The guest powered off; the harts have stopped.
+    case powerOff
+    /// The guest ended with a failure code; the harts have stopped.
+    case failed(code: UInt16)
+    /// The flash cannot be read, and why. The hart that wanted to took an access fault.
+    case flashUnreadable(String)
+}
+
+/// A machine. Its control functions may be called on any thread but a hart's, and return when they have taken effect.
+public final class Machine: Sendable {
+    /// What the harts do.
+    public enum RunState: String, Sendable {
+        /// RESET# is asserted.
+        case held
+        case running
+        case paused
+        /// The guest powered off or failed; a reset starts it again.
+        case poweredOff = "shutdown"
+    }
+
+    public let configuration: MachineConfiguration
+    /// RAM, from `MemoryMap.ramBase`; cards map it by its descriptor.
+    public let memory: SharedMemory
+    public let uart: UART
+    public let harts: [Hart]
+    /// Where devices' interrupt wires go: an APLIC or a PLIC.
+    public let interruptController: any PlatformInterruptController
+
+    private let messages: MessageRouter
+    private let space: PhysicalAddressSpace
+    private let rom: BootROM
+    private let flash: FlashWindow?
+    private let devices: [any MachineDevice]
+    private let bridge: PCIeHostBridge
+    private let loop: EventLoop
+    private let onEvent: @Sendable (MachineEvent) -> Void
+
+    struct Control {
+        var state = RunState.held
+        var threads: [WorkerThread] = []
+    }
+    let control = Mutex(Control())
+    /// Counts resets, so that what a guest asked for before one is not done after it.
+    let generation = Atomic<Int>(0)
+
+    /// A machine held in reset. `flash` may be missing: then the window is empty and the first fetch faults. `root`
+    /// makes the root complex, given what it needs of the machine. `loop` fires alarms and delivers events.
+    public init(
+        _ configuration: MachineConfiguration, flash reader: (any FlashReader)?, loop: EventLoop,
+        root: (PCIePorts) throws -> (any PCIeRootComplex)? = { _ in nil },
+        onEvent: @escaping @Sendable (MachineEvent) -> Void
+    ) throws {
+        try configuration.check()
+        self.configuration = configuration
+        self.loop = loop
+        self.onEvent = onEvent
+        do throws(WireError) {
+            memory = try SharedMemory(create: "ram", size: Int(configuration.memorySize))
+        } catch {
+            throw MachineError.memoryUnavailable(configuration.memorySize, reason: error.description)
+        }
+        let space = PhysicalAddressSpace()
+        self.space = space
+        // Safety: the mapping has the region's size and lives as long as `self`, which holds the harts.
+        unsafe space.addMemory(
+            base: MemoryMap.ramBase, size: configuration.memorySize, host: memory.mapping.baseAddress)
+        rom = try BootROM(devicetree: configuration.devicetree, entry: MemoryMap.flash.base)
+        rom.map(into: space)
+        flash = try reader.map { reader in
+            try FlashWindow(reader: reader) { text in loop.perform { onEvent(.flashUnreadable(text)) } }
+        }
+        flash?.map(into: space)
+
+        let wires = (0..<configuration.hartCount).map { _ in HartWires() }
+        let time = TimeSource()
+        var devices: [any MachineDevice] = []
+        func add(_ device: any MachineDevice, at range: AddressRange) {
+            space.addDevice(base: range.base, size: range.size, device: device)
+            devices.append(device)
+        }
+        add(CLINT(harts: wires.map(\.signals), time: time), at: MemoryMap.clint)
+        switch configuration.interrupts {
+        case .aia:
+            let machineLevel = IMSIC(base: MemoryMap.machineIMSICBase, files: wires.map(\.machineInterruptFile))
+            let supervisorLevel = IMSIC(
+                base: MemoryMap.supervisorIMSICBase, files: wires.map(\.supervisorInterruptFile))
+            let router = MessageRouter(memory: memory, imsics: [machineLevel, supervisorLevel])
+            let aplic = APLIC(harts: wires.map(\.signals)) { address, data in
+                router.deliver(address: address, data: data)
+            }
+            add(machineLevel, at: machineLevel.range)
+            add(supervisorLevel, at: supervisorLevel.range)
+            add(aplic.domain(.machine), at: MemoryMap.machineAPLIC)
+            add(aplic.domain(.supervisor), at: MemoryMap.supervisorAPLIC)
+            messages = router
+            interruptController = aplic
+        case .plic:
+            let plic = PLIC(harts: wires.map(\.signals))
+            add(plic, at: MemoryMap.plic)
+            messages = MessageRouter(memory: memory, imsics: [])
+            interruptController = plic
+        }
+        uart = UART(line: InterruptLine(interruptController, source: InterruptSource.uart))
+        add(uart, at: MemoryMap.uart)
+        add(RTC(line: InterruptLine(interruptController, source: InterruptSource.rtc), loop: loop), at: MemoryMap.rtc)
+        let request = GuestRequest()
+        add(TestFinisher { command in request.forward(command) }, at: MemoryMap.testFinisher)
+        self.devices = devices
+
+        let ports = PCIePorts(memory: memory, messages: messages, controller: interruptController)
+        bridge = PCIeHostBridge(root: try root(ports))
+        bridge.map(into: space, memorySize: configuration.memorySize)
+
+        // The map is complete: now the harts.
+        let hartConfiguration = HartConfiguration(interrupts: configuration.interrupts)
+        harts = wires.enumerated().map { index, wires in
+            Hart(
+                id: UInt64(index), configuration: hartConfiguration, addressSpace: space, timeSource: time,
+                resetVector: MemoryMap.bootROM.base, wires: wires)
+        }
+        request.connect { [weak self] command in self?.guestAsked(command) }
+        control.withLock { _ in resetParts() }
+    }
+
+    deinit { control.withLock { stopHarts(&$0) } }
+
+    /// Hands a message (MSI) to its interrupt file, or writes it to RAM. Any thread.
+    public func deliver(address: UInt64, data: UInt32) {
+        messages.deliver(address: address, data: data)
+    }
+
+    /// Every part but the harts' wires back to its state after reset. No hart runs.
+    func resetParts() {
+        generation.add(1, ordering: .acquiringAndReleasing)
+        for device in devices { device.reset() }
+        bridge.root?.reset()
+        flash?.forget()
+        space.invalidateFilledPages()
+        for hart in harts { hart.reset(pc: MemoryMap.bootROM.base) }
+    }
+
+    /// Posts an event to the owner.
+    func report(_ event: MachineEvent) {
+        let onEvent = onEvent
+        loop.perform { onEvent(event) }
+    }
+
+    /// Calls `body` on the event loop's thread.
+    func later(_ body: @escaping @Sendable () -> Void) { loop.perform(body) }
+}

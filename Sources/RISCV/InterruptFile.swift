@@ -66,10 +66,9 @@ public final class InterruptFile: Sendable {
         return identity << 16 | identity
     }
 
-    /// A write to `mtopei`/`stopei` claims what it would have shown.
-    func claim() {
-        let identity = topIdentity
-        if identity != 0 { pending.clear(Int(identity)) }
+    /// A write to `mtopei`/`stopei` claims the identity that the same instruction read.
+    func claim(identity: UInt64) {
+        if identity != 0 && identity <= UInt64(Self.identityCount) { pending.clear(Int(identity)) }
     }
 
     /// A register behind `miselect`/`siselect` 0x70…0xFF; `nil`: there is none (illegal instruction).

@@ -24,6 +24,8 @@ struct Function: BitwiseCopyable {
     /// Base class, subclass, programming interface.
     var classCode: UInt32 = 0
     var isBridge = false
+    /// False while a base address register has no address: the function could not be driven and stays off.
+    var isComplete = true
     /// Bridges only; 0 while no bus number could be given.
     var secondaryBus: UInt8 = 0
     var subordinateBus: UInt8 = 0
@@ -111,10 +113,9 @@ struct Enumeration {
         }
 
         space.setCommand(address, set: 0, clear: Command.decode | Command.busMaster)
-        let complete = assign(&found, count: found.isBridge ? 2 : 6, path)
+        found.isComplete = assign(&found, count: found.isBridge ? 2 : 6, path)
         guard found.isBridge else {
-            // A function with an address too few stays off: it could not be driven.
-            if complete { space.setCommand(address, set: Command.decode | Command.busMaster, clear: 0) }
+            if found.isComplete { space.setCommand(address, set: Command.decode | Command.busMaster, clear: 0) }
             _ = functions.append(found)
             return true
         }

@@ -53,6 +53,7 @@ struct FunctionTable {
                 }
             }
         }
+        if !function.isComplete, !function.isBridge { console.text(", off: no room for all of it") }
         console.line()
         var index = 0
         while index < 6 {

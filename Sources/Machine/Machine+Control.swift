@@ -1,0 +1,135 @@
+// Starting, stopping, resetting: what happens to the harts' threads.
+import RISCV
+import Synchronization
+import Wire
+
+/// Carries a guest's request from a device, which is made first, to the machine, which is made last.
+final class GuestRequest: Sendable {
+    private let target = Mutex<(@Sendable (TestFinisher.Command) -> Void)?>(nil)
+
+    func connect(_ body: @escaping @Sendable (TestFinisher.Command) -> Void) { target.withLock { $0 = body } }
+
+    func forward(_ command: TestFinisher.Command) {
+        let body = target.withLock { $0 }
+        body?(command)
+    }
+}
+
+extension Machine {
+    public var state: RunState { control.withLock { $0.state } }
+
+    /// Asserts reset: harts stop, every part is reset, the flash's content is forgotten.
+    public func holdInReset() {
+        control.withLock { control in
+            stopHarts(&control)
+            resetParts()
+            control.state = .held
+        }
+    }
+
+    /// Releases reset: the harts start at the reset vector. Only a held machine changes.
+    public func releaseReset() {
+        control.withLock { control in
+            guard control.state == .held else { return }
+            startHarts(&control)
+        }
+    }
+
+    /// A system reset: a running, paused or powered-off machine starts again; a paused one stays paused, a held one
+    /// held.
+    public func reset() {
+        control.withLock { control in reset(&control) }
+    }
+
+    private func reset(_ control: inout Control) {
+        stopHarts(&control)
+        resetParts()
+        switch control.state {
+        case .running, .poweredOff: startHarts(&control)
+        case .held, .paused: break
+        }
+    }
+
+    /// Stops the harts where they are. Only a running machine changes.
+    public func pause() {
+        control.withLock { control in
+            guard control.state == .running else { return }
+            stopHarts(&control)
+            control.state = .paused
+        }
+    }
+
+    /// Lets paused harts go on.
+    public func resume() {
+        control.withLock { control in
+            guard control.state == .paused else { return }
+            startHarts(&control)
+        }
+    }
+
+    /// Stops the harts for good: the owner ends.
+    public func powerOff() {
+        control.withLock { control in
+            stopHarts(&control)
+            control.state = .poweredOff
+        }
+    }
+
+    // MARK: the guest's requests
+
+    /// On a hart's thread: the guest wrote a command. The harts stop now, the rest happens on the loop.
+    func guestAsked(_ command: TestFinisher.Command) {
+        for hart in harts { hart.signals.requestStop() }
+        let asked = generation.load(ordering: .acquiring)
+        later { [weak self] in self?.perform(command, asked: asked) }
+    }
+
+    private func perform(_ command: TestFinisher.Command, asked: Int) {
+        let event: MachineEvent? = control.withLock { control in
+            guard control.state == .running || control.state == .paused,
+                generation.load(ordering: .acquiring) == asked
+            else { return nil }
+            switch command {
+            case .reset:
+                reset(&control)
+                return .guestReset
+            case .powerOff:
+                stopHarts(&control)
+                control.state = .poweredOff
+                return .powerOff
+            case .fail(let code):
+                stopHarts(&control)
+                control.state = .poweredOff
+                return .failed(code: code)
+            }
+        }
+        if let event { report(event) }
+    }
+
+    // MARK: threads
+
+    private func startHarts(_ control: inout Control) {
+        for hart in harts { hart.signals.clearStop() }
+        control.threads = harts.map { hart in
+            WorkerThread("hart\(hart.id)") { Machine.run(hart) }
+        }
+        control.state = .running
+    }
+
+    func stopHarts(_ control: inout Control) {
+        for hart in harts { hart.signals.requestStop() }
+        for thread in control.threads { thread.join() }
+        control.threads = []
+    }
+
+    /// A hart's thread.
+    private static func run(_ hart: Hart) {
+        while true {
+            switch hart.run(budget: .max) {
+            case .budget, .kicked, .resetRequested: continue
+            case .waitForInterrupt: hart.waitForInterrupt()
+            case .stopRequested: return
+            }
+        }
+    }
+}

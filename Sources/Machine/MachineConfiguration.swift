@@ -1,0 +1,65 @@
+// What a machine is made of, checked before anything is allocated.
+public import RISCV
+
+/// Choices that are fixed when a machine is made.
+public struct MachineConfiguration: Sendable {
+    /// Bytes of RAM, a multiple of 2 MiB.
+    public var memorySize: UInt64
+    public var hartCount: Int
+    public var interrupts: HartConfiguration.InterruptArchitecture
+    /// `/chosen/bootargs`.
+    public var bootArguments: String?
+
+    /// 64 MiB holds OpenSBI and the board's firmware; beyond 64 GiB nobody tests.
+    public static let memorySizes: ClosedRange<UInt64> = 64 << 20...64 << 30
+    /// A PLIC context and an IMSIC page a hart; the boards we build have no more.
+    public static let hartCounts = 1...8
+
+    public init(
+        memorySize: UInt64 = 512 << 20, hartCount: Int = 1,
+        interrupts: HartConfiguration.InterruptArchitecture = .aia, bootArguments: String? = nil
+    ) {
+        self.memorySize = memorySize
+        self.hartCount = hartCount
+        self.interrupts = interrupts
+        self.bootArguments = bootArguments
+    }
+
+    /// Throws what is wrong with it.
+    public func check() throws(MachineError) {
+        guard Self.memorySizes.contains(memorySize), memorySize % (2 << 20) == 0 else {
+            throw .memorySize(memorySize)
+        }
+        guard Self.hartCounts.contains(hartCount) else { throw .hartCount(hartCount) }
+    }
+
+    /// The flattened devicetree of such a machine.
+    public var devicetree: [UInt8] {
+        let hart = HartConfiguration(interrupts: interrupts)
+        return FlattenedDevicetree.bytes(of: MachineDevicetree(configuration: self, hart: hart).root)
+    }
+}
+
+/// Why a machine cannot be made.
+public enum MachineError: Error, Equatable, CustomStringConvertible {
+    case memorySize(UInt64)
+    case hartCount(Int)
+    /// The host has no such memory to give.
+    case memoryUnavailable(UInt64, reason: String)
+    case devicetreeTooLarge(count: Int, room: Int)
+
+    public var description: String {
+        switch self {
+        case .memorySize(let size):
+            """
+            \(size) bytes of memory: a machine has 64 MiB to 64 GiB in steps of 2 MiB \
+            (\(MachineConfiguration.memorySizes.lowerBound) to \(MachineConfiguration.memorySizes.upperBound) bytes)
+            """
+        case .hartCount(let count): "\(count) harts: a machine has 1 to 8"
+        case .memoryUnavailable(let size, let reason):
+            "\(size >> 20) MiB of memory cannot be had (\(reason)): use less"
+        case .devicetreeTooLarge(let count, let room):
+            "the devicetree has \(count) bytes and the boot ROM holds \(room): shorten the boot arguments"
+        }
+    }
+}

@@ -1,0 +1,82 @@
+// The generic ECAM host bridge: windows of the physical address space that lead to the root complex.
+//
+// Model: three windows and no state. Configuration space is memory: bits 27:20 of the offset are the bus, 19:15 the
+// device, 14:12 the function, 11:0 the register. PCI addresses are host addresses in both memory windows. There is no
+// device with port I/O, so that window answers as an empty bus does.
+public import RISCV
+
+/// The host bridge of the `pci-host-ecam-generic` binding.
+public final class PCIeHostBridge: Sendable {
+    let root: (any PCIeRootComplex)?
+
+    /// A bridge to `root`; without one, every slot is empty.
+    public init(root: (any PCIeRootComplex)?) {
+        self.root = root
+    }
+
+    /// Adds the windows to the map.
+    public func map(into space: PhysicalAddressSpace, memorySize: UInt64) {
+        let ecam = ECAMWindow(root: root)
+        space.addDevice(base: MemoryMap.pcieECAM.base, size: MemoryMap.pcieECAM.size, device: ecam)
+        for range in [MemoryMap.pcieMemory32, MemoryMap.pcieMemory64(memorySize: memorySize)] {
+            space.addDevice(base: range.base, size: range.size, device: MemoryWindow(root: root, base: range.base))
+        }
+        let ports = MemoryWindow(root: nil, base: MemoryMap.pciePortIO.base)
+        space.addDevice(base: MemoryMap.pciePortIO.base, size: MemoryMap.pciePortIO.size, device: ports)
+    }
+
+    /// Configuration space. Bytes, halves and words.
+    final class ECAMWindow: MemoryMappedDevice {
+        private let root: (any PCIeRootComplex)?
+
+        init(root: (any PCIeRootComplex)?) { self.root = root }
+
+        private func function(_ offset: UInt64) -> PCIeFunction {
+            PCIeFunction(
+                bus: UInt8(truncatingIfNeeded: offset >> 20), device: UInt8(offset >> 15 & 0x1F),
+                function: UInt8(offset >> 12 & 7))
+        }
+
+        func read(offset: UInt64, width: AccessWidth) -> UInt64? {
+            guard width != .double else { return nil }
+            guard let root else { return allOnes(width) }
+            let register = UInt16(offset & 0xFFF)
+            return UInt64(root.readConfiguration(function(offset), register: register, width: width))
+                & allOnes(width)
+        }
+
+        func write(offset: UInt64, width: AccessWidth, value: UInt64) -> Bool {
+            guard width != .double else { return false }
+            root?.writeConfiguration(
+                function(offset), register: UInt16(offset & 0xFFF), width: width,
+                value: UInt32(truncatingIfNeeded: value))
+            return true
+        }
+    }
+
+    /// Memory space, addressed as the host sees it. Any width.
+    final class MemoryWindow: MemoryMappedDevice {
+        private let root: (any PCIeRootComplex)?
+        private let base: UInt64
+
+        init(root: (any PCIeRootComplex)?, base: UInt64) {
+            self.root = root
+            self.base = base
+        }
+
+        func read(offset: UInt64, width: AccessWidth) -> UInt64? {
+            guard let root else { return allOnes(width) }
+            return root.readMemory(address: base &+ offset, width: width) & allOnes(width)
+        }
+
+        func write(offset: UInt64, width: AccessWidth, value: UInt64) -> Bool {
+            root?.writeMemory(address: base &+ offset, width: width, value: value)
+            return true
+        }
+    }
+}
+
+/// What an empty bus reads as.
+func allOnes(_ width: AccessWidth) -> UInt64 {
+    width == .double ? .max : (1 << (width.bytes * 8)) - 1
+}

@@ -201,16 +201,18 @@ public enum FirmwareVerifier {
         of component: FirmwareManifest.Component, _ reader: inout Reader
     ) throws(FirmwareRefusal) -> [UInt8] {
         var count: UInt64 = 0
+        var failure: CryptoError?
         do {
             var hash = try StreamingHash(.sha384)
-            try reader.read(offset: component.offset, count: component.size) { (piece) throws(ImageReadError) in
+            try reader.read(offset: component.offset, count: component.size) { piece in
                 count += UInt64(piece.byteCount)
                 do throws(CryptoError) {
                     try hash.update(piece)
                 } catch {
-                    throw ImageReadError(error.description)
+                    failure = failure ?? error
                 }
             }
+            if let failure { throw failure }
             guard count == component.size else {
                 throw ImageReadError("\(count) bytes of \(component.size) came")
             }

@@ -1,11 +1,11 @@
 public import Crypto
-import FoundationEssentials
+import QMP
 import Wire
 
 /// Why a fuses file cannot be used.
 public enum FusesError: Error, Equatable, Sendable, CustomStringConvertible {
     case unreadable(path: String, reason: String)
-    case notJSON(path: String, reason: String)
+    case notJSON(path: String)
     case badField(path: String, field: String, expected: String)
     case unknownField(path: String, field: String)
 
@@ -13,7 +13,7 @@ public enum FusesError: Error, Equatable, Sendable, CustomStringConvertible {
         switch self {
         case .unreadable(let path, let reason):
             "\(path): cannot read the fuses: \(reason); `baseboard provision` makes them"
-        case .notJSON(let path, let reason): "\(path): not a JSON object: \(reason)"
+        case .notJSON(let path): "\(path): not a JSON object"
         case .badField(let path, let field, let expected): "\(path): \(field) must be \(expected)"
         case .unknownField(let path, let field):
             "\(path): unknown field \(field); known are \(Fuses.fields.joined(separator: ", "))"
@@ -80,55 +80,22 @@ public struct Fuses: Hashable, Sendable {
 
     /// Reads JSON; `path` names it in errors.
     public init(json bytes: [UInt8], path: String) throws(FusesError) {
-        let file: File
-        do {
-            file = try JSONDecoder().decode(File.self, from: Data(bytes))
-        } catch let DecodingError.typeMismatch(_, context) {
-            throw .badField(
-                path: path, field: context.codingPath.last?.stringValue ?? "the file",
-                expected: "of its type: \(context.debugDescription)")
-        } catch let DecodingError.dataCorrupted(context) where !context.codingPath.isEmpty {
-            throw .badField(
-                path: path, field: context.codingPath.last?.stringValue ?? "",
-                expected: "in range: \(context.debugDescription)")
-        } catch {
-            throw .notJSON(path: path, reason: "the text cannot be parsed")
+        guard let object = JSONValue(parsing: bytes)?.objectValue else { throw .notJSON(path: path) }
+        if let field = object.keys.sorted().first(where: { !Self.fields.contains($0) }) {
+            throw .unknownField(path: path, field: field)
         }
-        if let field = file.unknownFields.first { throw .unknownField(path: path, field: field) }
-        guard let text = file.rootKeyDigest, let digest = Hex.decode(text),
+        guard let text = object["rootKeyDigest"]?.stringValue, let digest = Hex.decode(text),
             digest.count == FirmwareManifest.digestLength
         else { throw .badField(path: path, field: "rootKeyDigest", expected: "96 hexadecimal digits") }
-        guard let minimum = file.minimumSecurityVersion else {
+        guard let number = object["minimumSecurityVersion"]?.integerValue, let minimum = UInt32(exactly: number) else {
             throw .badField(path: path, field: "minimumSecurityVersion", expected: "a number of 32 bits")
         }
-        guard let board = file.boardCompatibility, !board.isEmpty,
+        // Printable, without what JSON would escape.
+        guard let board = object["boardCompatibility"]?.stringValue, !board.isEmpty,
             board.utf8.allSatisfy({ (0x21...0x7E).contains($0) && $0 != 0x22 && $0 != 0x5C })
         else {
             throw .badField(path: path, field: "boardCompatibility", expected: "a text like \"baseboard,server\"")
         }
         self.init(rootKeyDigest: digest, minimumSecurityVersion: minimum, boardCompatibility: board)
-    }
-
-    private struct File: Decodable {
-        let rootKeyDigest: String?
-        let minimumSecurityVersion: UInt32?
-        let boardCompatibility: String?
-        let unknownFields: [String]
-
-        struct Key: CodingKey {
-            let stringValue: String
-            var intValue: Int? { nil }
-            init(_ text: String) { stringValue = text }
-            init?(stringValue: String) { self.stringValue = stringValue }
-            init?(intValue: Int) { nil }
-        }
-
-        init(from decoder: any Decoder) throws {
-            let container = try decoder.container(keyedBy: Key.self)
-            rootKeyDigest = try container.decodeIfPresent(String.self, forKey: Key("rootKeyDigest"))
-            minimumSecurityVersion = try container.decodeIfPresent(UInt32.self, forKey: Key("minimumSecurityVersion"))
-            boardCompatibility = try container.decodeIfPresent(String.self, forKey: Key("boardCompatibility"))
-            unknownFields = container.allKeys.map(\.stringValue).filter { !Fuses.fields.contains($0) }.sorted()
-        }
     }
 }

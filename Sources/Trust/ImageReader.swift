@@ -5,11 +5,9 @@ public protocol ImageReader {
 
     /// Reads `count` bytes from `offset` and gives them to `body` in order, in pieces of the reader's choice.
     ///
-    /// The range lies within `byteCount`. `body` gets exactly `count` bytes in all or the call throws: the medium
-    /// failed, or `body` did. A reader with latency should have the next piece under way while `body` works.
-    mutating func read(
-        offset: UInt64, count: UInt64, _ body: (RawSpan) throws(ImageReadError) -> Void
-    ) throws(ImageReadError)
+    /// The range lies within `byteCount`. `body` gets exactly `count` bytes in all or the call throws. A reader with
+    /// latency should have the next piece under way while `body` works.
+    mutating func read(offset: UInt64, count: UInt64, _ body: (RawSpan) -> Void) throws(ImageReadError)
 }
 
 /// The medium failed, not the image.
@@ -26,7 +24,7 @@ extension ImageReader {
     public mutating func read(offset: UInt64, count: Int) throws(ImageReadError) -> [UInt8] {
         var bytes: [UInt8] = []
         bytes.reserveCapacity(count)
-        try read(offset: offset, count: UInt64(count)) { (piece: RawSpan) throws(ImageReadError) in
+        try read(offset: offset, count: UInt64(count)) { piece in
             piece.withUnsafeBytes { bytes.append(contentsOf: $0) }
         }
         guard bytes.count == count else {
@@ -46,12 +44,10 @@ public struct ByteArrayReader: ImageReader {
 
     public var byteCount: UInt64 { UInt64(bytes.count) }
 
-    public mutating func read(
-        offset: UInt64, count: UInt64, _ body: (RawSpan) throws(ImageReadError) -> Void
-    ) throws(ImageReadError) {
+    public mutating func read(offset: UInt64, count: UInt64, _ body: (RawSpan) -> Void) throws(ImageReadError) {
         guard offset <= byteCount, count <= byteCount - offset else {
             throw ImageReadError("bytes \(offset) to \(offset &+ count) of an image of \(byteCount)")
         }
-        try body(bytes.span.bytes.extracting(Int(offset)..<Int(offset + count)))
+        body(bytes.span.bytes.extracting(Int(offset)..<Int(offset + count)))
     }
 }

@@ -1,6 +1,5 @@
 import Machine
 import RISCV
-import TestKit
 import Testing
 
 @Suite struct `Register fuzz` {

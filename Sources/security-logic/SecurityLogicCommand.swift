@@ -1,0 +1,143 @@
+// The security-logic executable: reset sequence, flash gate, fuses.
+import ArgumentParser
+import Component
+import Crypto
+import Logging
+import QMP
+import SecurityLogic
+import Serprog
+import Sideband
+import Trust
+import Wire
+
+@main
+struct SecurityLogicCommand: ComponentCommand {
+    static let kind = "security-logic"
+
+    static let configuration = CommandConfiguration(
+        commandName: kind,
+        abstract: "The programmable logic that holds host and BMC in reset until their firmware is verified.",
+        discussion: """
+            Stands between the flash chip (port flash) and its masters (ports spi-adapter, spi-host, spi-bmc): only \
+            reading passes, for the adapter while it verifies, for host and BMC once released. Commands come from \
+            the adapter on sideband-adapter.
+
+            Example:
+
+              baseboard provision --output board
+              flash --image board.img --listen spi=/tmp/chip &
+              security-logic --fuses board/fuses.json --connect flash=/tmp/chip --listen spi-adapter=/tmp/spi \
+            --listen sideband-adapter=/tmp/sideband
+            """)
+
+    @OptionGroup var options: ComponentOptions
+
+    @Option(
+        help: ArgumentHelp(
+            "Root key digest and minimum security version, as baseboard provision makes it.", valueName: "file"))
+    var fuses: String
+
+    func start(_ runtime: ComponentRuntime) throws {
+        let fuses = try Fuses(path: fuses)
+        let log = runtime.log
+        guard let chipPath = runtime.connectionPath("flash") else { throw ComponentError.noSocketToUse(port: "flash") }
+        let gate = FlashGate(connect: { () throws(WireError) in try Socket.connect(to: chipPath) }) { denial in
+            let opcode = String(denial.opcode, radix: 16)
+            let why = denial.decision == .denyMaster ? "no access now" : "only reading is allowed"
+            log.warning(
+                "flash: opcode 0x\(opcode) of \(denial.master.rawValue) denied: \(why) (\(denial.count) so far)")
+        }
+        let servers = try FlashMaster.allCases.compactMap { master in
+            try runtime.listener("spi-\(master.rawValue)").map { listener in
+                SerprogServer(
+                    listener, programmerName: "\(runtime.name)/\(master.rawValue)",
+                    report: { line in log.warning("\(line)") }, makeTarget: { gate.target(for: master) })
+            }
+        }
+        runtime.onStop { for server in servers { server.stop() } }
+
+        let controller = SecurityController(
+            loop: runtime.loop, gate: gate, sequencer: SecuritySequencer(fuses: fuses),
+            observer: .init(
+                event: { event in
+                    log.info("\(event.name)\(event.text)")
+                    runtime.emit(event.name, event.data)
+                },
+                warning: { line in log.warning("\(line)") },
+                changed: { snapshot in runtime.setStatus(snapshot.state.description, snapshot.details) }))
+        var components: [HeldComponent: Listener] = [:]
+        for component in HeldComponent.allCases {
+            components[component] = try runtime.listener("sideband-\(component.rawValue)", kind: .seqpacket)
+        }
+        try controller.serve(
+            adapter: try runtime.listener("sideband-adapter", kind: .seqpacket), components: components)
+        registerCommands(runtime, controller, gate, fuses)
+        controller.powerOn()
+    }
+
+    private func registerCommands(
+        _ runtime: ComponentRuntime, _ controller: SecurityController, _ gate: FlashGate, _ fuses: Fuses
+    ) {
+        runtime.control.register(
+            QMPCommand("query-security-state") { _ throws(QMPError) in
+                let snapshot = controller.snapshot
+                let masters = FlashMaster.allCases.map { master -> (String, JSONValue) in
+                    let counters = gate.counters(master)
+                    return (
+                        master.rawValue,
+                        ["passed": .unsigned(counters.passed), "denied": .unsigned(counters.denied)]
+                    )
+                }
+                var answer: [String: JSONValue] = snapshot.details
+                answer["state"] = .string(snapshot.state.description)
+                answer["mode"] = .string(snapshot.mode == .protected ? "protected" : "unprotected")
+                answer["released"] = .array(snapshot.released.map(\.rawValue).sorted().map { .string($0) })
+                answer["minimum-security-version"] = .integer(Int64(fuses.minimumSecurityVersion))
+                answer["masters"] = .object(Dictionary(uniqueKeysWithValues: masters))
+                return .object(answer)
+            })
+        runtime.control.register(
+            QMPCommand("system_reset") { _ throws(QMPError) in
+                controller.powerCycle()
+                return [:]
+            })
+    }
+}
+
+extension SecurityController.Snapshot {
+    /// Image and reason where there are any.
+    var details: [String: JSONValue] {
+        var details: [String: JSONValue] = [:]
+        if let imageName { details["image"] = .string(imageName) }
+        if let failureReason { details["reason"] = .string(failureReason) }
+        return details
+    }
+}
+
+extension SecurityEvent {
+    /// The event's QMP data.
+    var data: [String: JSONValue] {
+        switch self {
+        case .resetAsserted(let component), .resetReleased(let component):
+            ["component": .string(component.rawValue)]
+        case .firmwareVerifying, .boardLocked: [:]
+        case .firmwareVerified(let image, let securityVersion, let digest):
+            [
+                "image": .string(image), "security-version": .integer(Int64(securityVersion)),
+                "digest": .string(Hex.encode(digest)),
+            ]
+        case .firmwareRefused(let image, let reason), .boardFailed(let image, let reason):
+            ["image": .string(image), "reason": .string(reason)]
+        }
+    }
+
+    /// What the log adds to the event's name.
+    var text: String {
+        switch self {
+        case .resetAsserted(let component), .resetReleased(let component): " \(component.rawValue)"
+        case .firmwareVerifying, .boardLocked: ""
+        case .firmwareVerified(let image, let securityVersion, _): " \(image), security version \(securityVersion)"
+        case .firmwareRefused(let image, let reason), .boardFailed(let image, let reason): " \(image): \(reason)"
+        }
+    }
+}

@@ -1,1 +1,0 @@
-../../../Sources/Firmware/Support/Bytes.swift

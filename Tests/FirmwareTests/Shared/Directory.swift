@@ -1,1 +1,0 @@
-../../../Sources/Firmware/FirstStage/Directory.swift

@@ -1,1 +1,0 @@
-../../../Sources/Firmware/Host/Windows.swift

@@ -152,17 +152,47 @@ struct BootTests {
         #expect(inOpenSBI, "\(machine.process.text)")
     }
 
-    @Test func `a machine without PCIe says so and is ready`() throws {
+    /// QEMU's own devicetree, changed by `edit`, which gets its path.
+    private func changedTree(harts: Int, _ edit: (String) throws -> Void) throws -> (TemporaryFolder, String) {
         let folder = TemporaryFolder()
         let tree = folder.file("tree")
         _ = try run(
-            "/usr/bin/qemu-system-riscv64", ["-M", "virt,aia=aplic-imsic,dumpdtb=\(tree)", "-m", "256M", "-nographic"])
-        let removed = try run("/usr/bin/fdtput", ["-r", tree, "/soc/pci@30000000"])
-        try #require(removed.status == 0, "\(removed.output)")
+            "/usr/bin/qemu-system-riscv64",
+            ["-M", "virt,aia=aplic-imsic,dumpdtb=\(tree)", "-smp", "\(harts)", "-m", "256M", "-nographic"])
+        try edit(tree)
+        return (folder, tree)
+    }
+
+    private func put(_ arguments: [String]) throws {
+        let result = try run("/usr/bin/fdtput", arguments)
+        try #require(result.status == 0, "\(result.output)")
+    }
+
+    @Test func `a machine without PCIe says so and is ready`() throws {
+        let (folder, tree) = try changedTree(harts: 1) { try put(["-r", $0, "/soc/pci@30000000"]) }
+        defer { withExtendedLifetime(folder) {} }
         let machine = try Machine(Flash(), ["-dtb", tree])
         #expect(machine.waitForReady(), "\(machine.process.text)")
         #expect(machine.lines.contains("  PCIe         no host bridge in the devicetree"))
         #expect(machine.lines.contains("  none         no offload card answers on the PCIe bus"))
+    }
+
+    @Test func `the firmware runs on hart 0 whichever hart OpenSBI boots on`() throws {
+        let (folder, tree) = try changedTree(harts: 2) { tree in
+            // OpenSBI's own setting for who may boot. Spec: OpenSBI docs/domain_support.md, opensbi-config.
+            let phandle = try run("/usr/bin/fdtget", ["-t", "u", tree, "/cpus/cpu@1", "phandle"])
+            try put(["-c", tree, "/chosen/opensbi-config"])
+            try put(["-t", "s", tree, "/chosen/opensbi-config", "compatible", "opensbi,config"])
+            let hart = phandle.output.trimmingCharacters(in: .whitespacesAndNewlines)
+            try put(["-t", "u", tree, "/chosen/opensbi-config", "cold-boot-harts", hart])
+        }
+        defer { withExtendedLifetime(folder) {} }
+        let machine = try Machine(Flash(), harts: 2, ["-dtb", tree])
+        #expect(machine.waitForReady(), "\(machine.process.text)")
+        #expect(machine.lines.contains("Boot HART ID                : 1"))
+        #expect(machine.lines.filter { $0.hasPrefix("  harts") } == ["  harts        2, this is hart 0"])
+        machine.type("poweroff")
+        #expect(machine.process.waitForExit() == 0, "\(machine.process.text)")
     }
 
     @Test func `an unknown command is answered, an overlong one too, and a corrected one obeyed`() throws {

@@ -30,10 +30,11 @@ public struct AdaptiveWait: Sendable {
 }
 
 extension Socket {
-    /// `receive` that polls as `wait` has learned to, then sleeps.
+    /// `receive` that polls as `wait` has learned to, then sleeps; throws `.timedOut` when `deadline` passes first.
     @inlinable
     public func receive(
-        into buffer: UnsafeMutableRawBufferPointer, descriptors: inout [Descriptor], polling wait: inout AdaptiveWait
+        into buffer: UnsafeMutableRawBufferPointer, descriptors: inout [Descriptor], polling wait: inout AdaptiveWait,
+        until deadline: MonotonicTime? = nil
     ) throws(WireError) -> Received {
         if wait.budget > 0 {
             let end = MonotonicTime.now.nanoseconds &+ wait.budget
@@ -48,6 +49,7 @@ extension Socket {
             } while MonotonicTime.now.nanoseconds < end
         }
         let start = MonotonicTime.now.nanoseconds
+        if let deadline { try self.wait(for: .readable, until: deadline) }
         // Safety: as `receive(into:descriptors:waiting:)`.
         let received = unsafe try receive(into: buffer, descriptors: &descriptors, waiting: true)
         wait.sleepWon(slept: MonotonicTime.now.nanoseconds &- start)

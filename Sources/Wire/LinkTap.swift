@@ -41,6 +41,9 @@ public final class LinkTap: Sendable {
         }
     }
 
+    /// True while an observer is in; one relaxed load.
+    @inlinable public var isActive: Bool { active.load(ordering: .relaxed) }
+
     /// The verdict on a message.
     @inlinable
     public func inspect(_ bytes: UnsafeRawBufferPointer, _ direction: LinkDirection) -> LinkVerdict {

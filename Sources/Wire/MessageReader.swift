@@ -82,7 +82,9 @@ public enum Framing: Sendable {
 
     /// Hands the next whole message, its prefix included, to `body`, and returns what `body` returns; nil at the end
     /// of the stream between two messages. The bytes are valid only inside `body`, and may be changed there.
+    /// Throws `.timedOut` when `deadline` passes before the message is whole; what came of it is kept.
     public mutating func next<Result>(
+        until deadline: MonotonicTime? = nil,
         _ body: (UnsafeMutableRawBufferPointer, consuming [Descriptor]) -> Result
     ) throws(WireError) -> Result? {
         while true {
@@ -109,7 +111,8 @@ public enum Framing: Sendable {
                 start = 0
             }
             let room = unsafe UnsafeMutableRawBufferPointer(rebasing: buffer[end...])
-            switch unsafe try socket.receive(into: room, descriptors: &pendingDescriptors, polling: &wait) {
+            switch unsafe try socket.receive(into: room, descriptors: &pendingDescriptors, polling: &wait, until: deadline)
+            {
             case .bytes(let count): end += count
             case .end:
                 if end > start { throw .closed(inMessage: true) }

@@ -1,0 +1,302 @@
+internal import Synchronization
+internal import Wire
+
+/// How a client's commands and their replies travel.
+@safe final class ClientTransport: @unchecked Sendable {
+    let link: MessageLink
+    let memory: (any ClientMemory)?
+    private let timeout: Duration
+    private let onGone: @Sendable (String) -> Void
+    private let gone = Mutex<String?>(nil)
+    private let isGone = Atomic<Bool>(false)
+
+    /// One command at a time.
+    private let turn = Monitor()
+    // The next three: protected by `turn`.
+    private var nextIdentifier: UInt16 = 0
+    private var transfer = Capabilities.defaultTransfer
+    // Safety: 32 bytes for a command's header and fixed part; allocated in init, freed in deinit.
+    private let head: UnsafeMutableRawBufferPointer
+
+    private struct Twin {
+        var socket: Socket?
+        var isClosed = false
+    }
+
+    private let twin = Mutex(Twin())
+
+    init(
+        socket: Socket, memory: (any ClientMemory)?, tap: LinkTap, timeout: Duration,
+        onGone: @escaping @Sendable (String) -> Void
+    ) {
+        link = MessageLink(socket: socket, tap: tap)
+        self.memory = memory
+        self.timeout = timeout
+        self.onGone = onGone
+        unsafe head = .allocate(byteCount: 32, alignment: 64)
+    }
+
+    deinit { unsafe head.deallocate() }
+
+    var goneReason: String? { isGone.load(ordering: .acquiring) ? gone.withLock { $0 } ?? "closed" : nil }
+
+    /// Ends the link, once. Without a reason the owner let go of it, and nobody is told.
+    func close(_ reason: String?) {
+        let first = gone.withLock { gone in
+            guard gone == nil else { return false }
+            gone = reason ?? "closed"
+            return true
+        }
+        guard first else { return }
+        isGone.store(true, ordering: .releasing)
+        link.socket.shutdown()
+        twin.withLock { twin in
+            twin.isClosed = true
+            twin.socket?.shutdown()
+        }
+        if let reason { onGone(reason) }
+    }
+
+    func configure(transfer: Int) {
+        turn.lock()
+        self.transfer = max(1, min(transfer, Capabilities.defaultTransfer))
+        turn.unlock()
+    }
+
+    // MARK: Commands
+
+    /// Sends a command and returns the payload of its reply.
+    func ask(
+        _ command: VFIOUserCommand, _ payload: [UInt8], descriptors: [Descriptor] = []
+    ) throws(VFIOUserError) -> (payload: [UInt8], descriptors: [Descriptor]) {
+        turn.lock()
+        defer { turn.unlock() }
+        var answer: [UInt8] = []
+        var passed: [Descriptor] = []
+        // Safety: the pointers are used only inside the calls.
+        let error = unsafe payload.withUnsafeBytes { raw in
+            unsafe transact(command, 0, raw, descriptors: descriptors) { reply, came in
+                answer = unsafe [UInt8](reply[MessageHeader.size...])
+                passed = came
+                return true
+            }
+        }
+        if let error { throw error }
+        return (answer, passed)
+    }
+
+    /// Reads bytes of a region. Returns the error, if any: a hot path that does not throw.
+    func regionRead(
+        _ region: UInt32, _ offset: UInt64, _ bytes: UnsafeMutableRawBufferPointer
+    ) -> VFIOUserError? {
+        turn.lock()
+        defer { turn.unlock() }
+        var done = 0
+        while done < bytes.count {
+            let count = min(bytes.count - done, transfer)
+            let access = RegionAccess(offset: offset &+ UInt64(done), region: region, count: UInt32(count))
+            encodeHead(access)
+            // Safety: done + count ≤ bytes.count.
+            let part = unsafe UnsafeMutableRawBufferPointer(rebasing: bytes[done..<done + count])
+            let error = unsafe transact(.regionRead, RegionAccess.size, UnsafeRawBufferPointer(start: nil, count: 0)) {
+                reply, _ in
+                let payload = unsafe RawSpan(_unsafeBytes: reply).extracting(MessageHeader.size..<reply.count)
+                guard let echo = try? RegionAccess(write: payload), echo == access else { return false }
+                // Safety: the reply's data has exactly the access's count.
+                unsafe part.copyMemory(
+                    from: UnsafeRawBufferPointer(rebasing: reply[(MessageHeader.size + RegionAccess.size)...]))
+                return true
+            }
+            if let error { return error }
+            done += count
+        }
+        return nil
+    }
+
+    /// Writes bytes of a region; `posted` does not wait for a reply.
+    func regionWrite(
+        _ region: UInt32, _ offset: UInt64, _ bytes: UnsafeRawBufferPointer, posted: Bool
+    ) -> VFIOUserError? {
+        turn.lock()
+        defer { turn.unlock() }
+        var done = 0
+        while done < bytes.count {
+            let count = min(bytes.count - done, transfer)
+            let access = RegionAccess(offset: offset &+ UInt64(done), region: region, count: UInt32(count))
+            encodeHead(access)
+            // Safety: done + count ≤ bytes.count.
+            let part = unsafe UnsafeRawBufferPointer(rebasing: bytes[done..<done + count])
+            let error = unsafe transact(.regionWrite, RegionAccess.size, part, noReply: posted) { reply, _ in
+                let payload = unsafe RawSpan(_unsafeBytes: reply).extracting(MessageHeader.size..<reply.count)
+                guard let echo = try? RegionAccess(payload) else { return false }
+                return echo == access
+            }
+            if let error { return error }
+            done += count
+        }
+        return nil
+    }
+
+    private func encodeHead(_ access: RegionAccess) {
+        // Safety: the last 16 of the 32 bytes.
+        var span = unsafe MutableRawSpan(_unsafeBytes: UnsafeMutableRawBufferPointer(rebasing: head[16...]))
+        access.encode(into: &span)
+    }
+
+    /// Sends header, the first `fixed` bytes after it in `head`, and `body`; awaits the reply and hands it to `check`,
+    /// which says whether it answers the command. `turn` is held.
+    private func transact(
+        _ command: VFIOUserCommand, _ fixed: Int, _ body: UnsafeRawBufferPointer, descriptors: [Descriptor] = [],
+        noReply: Bool = false, _ check: (UnsafeRawBufferPointer, [Descriptor]) -> Bool
+    ) -> VFIOUserError? {
+        if let reason = goneReason { return .gone(reason) }
+        nextIdentifier &+= 1
+        let identifier = nextIdentifier
+        let header = MessageHeader.command(command, id: identifier, payload: fixed + body.count, noReply: noReply)
+        // Safety: the first 16 of the 32 bytes.
+        var room = unsafe MutableRawSpan(_unsafeBytes: UnsafeMutableRawBufferPointer(rebasing: head[..<16]))
+        header.encode(into: &room)
+        do throws(WireError) {
+            // Safety: fixed ≤ 16.
+            unsafe try link.send(
+                UnsafeRawBufferPointer(rebasing: head[..<(16 + fixed)]), body, descriptors: descriptors)
+            if noReply { return nil }
+            let deadline = MonotonicTime.after(timeout)
+            while true {
+                // Safety: the reply is used only inside the closure.
+                let outcome = unsafe try link.receive(until: deadline) { message, came in
+                    unsafe judge(message, came, command, identifier, check)
+                }
+                switch outcome {
+                case nil: return fail("it closed the link in answer to \(command)")
+                case .done?: return nil
+                case .refused(let error)?: return .refused(command, error)
+                case .wrong(let reason)?: return fail(reason)
+                case .command(let message)?: try answer(message, on: link)
+                }
+            }
+        } catch .timedOut {
+            return fail("no reply to \(command) in \(timeout)")
+        } catch {
+            return fail("\(command): \(error)")
+        }
+    }
+
+    private func fail(_ reason: String) -> VFIOUserError {
+        close(reason)
+        return .gone(goneReason ?? reason)
+    }
+
+    private enum Outcome {
+        case done
+        case refused(ErrorNumber)
+        case wrong(String)
+        case command([UInt8])
+    }
+
+    private func judge(
+        _ message: UnsafeRawBufferPointer, _ descriptors: [Descriptor], _ command: VFIOUserCommand,
+        _ identifier: UInt16, _ check: (UnsafeRawBufferPointer, [Descriptor]) -> Bool
+    ) -> Outcome {
+        let header = unsafe MessageHeader(RawSpan(_unsafeBytes: message))
+        if header.isCommand { return unsafe .command([UInt8](message)) }
+        guard header.isReply, header.id == identifier, header.command == command else {
+            return .wrong(
+                "its reply \(header.id) to \(header.command) answers nothing: awaited \(identifier) to \(command)")
+        }
+        if let refusal = header.refusal { return .refused(refusal) }
+        return unsafe check(message, descriptors) ? .done : .wrong("its reply to \(command) is malformed")
+    }
+
+    // MARK: The server's commands
+
+    /// Serves the server's commands on the twin socket, on a thread of their own.
+    func listen(on socket: Socket) {
+        let isClosed = twin.withLock { twin in
+            twin.socket = socket
+            return twin.isClosed
+        }
+        if isClosed { return socket.shutdown() }
+        let commands = MessageLink(socket: socket, tap: LinkTap())
+        WorkerThread("vfio-user-dma") { [weak self] in
+            while let message = unsafe try? commands.receive({ message, _ in unsafe [UInt8](message) }) {
+                guard let self else { return }
+                do throws(WireError) {
+                    try self.answer(message, on: commands)
+                } catch {
+                    return self.close("twin socket: \(error)")
+                }
+            }
+        }
+    }
+
+    /// Does one command of the server and answers it.
+    private func answer(_ message: [UInt8], on link: MessageLink) throws(WireError) {
+        // Safety: bytes have no padding; messages have 16 bytes or more.
+        let whole = unsafe message.span.bytes
+        let header = MessageHeader(whole)
+        let payload = whole.extracting(MessageHeader.size..<message.count)
+        var reply: [UInt8]
+        do throws(ErrorNumber) {
+            let result = try perform(header, payload)
+            reply = [UInt8](repeating: 0, count: MessageHeader.size) + result
+            Self.encode(header.reply(payload: result.count), into: &reply)
+        } catch {
+            reply = [UInt8](repeating: 0, count: MessageHeader.size)
+            Self.encode(header.refusal(error), into: &reply)
+        }
+        guard header.wantsReply else { return }
+        try unsafe reply.span.withUnsafeBytes { (raw) throws(WireError) in unsafe try link.send(raw) }
+    }
+
+    private static func encode(_ header: MessageHeader, into message: inout [UInt8]) {
+        var span = message.mutableSpan
+        // Safety: every bit pattern is a valid byte.
+        var raw = unsafe span.mutableBytes
+        header.encode(into: &raw)
+    }
+
+    private func perform(_ header: MessageHeader, _ payload: RawSpan) throws(ErrorNumber) -> [UInt8] {
+        guard header.isCommand else { throw .invalid }
+        switch header.command {
+        case .dmaRead:
+            let access = try DMAAccess(payload)
+            guard payload.byteCount == DMAAccess.size else { throw .invalid }
+            guard access.count <= UInt64(Capabilities.defaultTransfer) else { throw .tooBig }
+            guard let memory else { throw .notSupported }
+            var reply = [UInt8](repeating: 0, count: DMAAccess.size + Int(access.count))
+            // Safety: the two halves of the array just made.
+            try unsafe Self.withHalves(&reply) { (head, data) throws(ErrorNumber) in
+                var head = unsafe MutableRawSpan(_unsafeBytes: head)
+                access.encode(into: &head)
+                var bytes = unsafe MutableRawSpan(_unsafeBytes: data)
+                try memory.read(IOVirtualAddress(access.address), into: &bytes)
+            }
+            return reply
+        case .dmaWrite:
+            let access = try DMAAccess(withData: payload)
+            guard let memory else { throw .notSupported }
+            try memory.write(
+                IOVirtualAddress(access.address), from: payload.extracting(DMAAccess.size..<payload.byteCount))
+            var reply = [UInt8](repeating: 0, count: DMAAccess.size)
+            try unsafe Self.withHalves(&reply) { (head, _) throws(ErrorNumber) in
+                var head = unsafe MutableRawSpan(_unsafeBytes: head)
+                access.encode(into: &head)
+            }
+            return reply
+        default: throw .notSupported
+        }
+    }
+
+    private static func withHalves(
+        _ reply: inout [UInt8],
+        _ body: (UnsafeMutableRawBufferPointer, UnsafeMutableRawBufferPointer) throws(ErrorNumber) -> Void
+    ) throws(ErrorNumber) {
+        var span = reply.mutableSpan
+        try unsafe span.withUnsafeMutableBytes { (raw) throws(ErrorNumber) in
+            unsafe try body(
+                UnsafeMutableRawBufferPointer(rebasing: raw[..<DMAAccess.size]),
+                UnsafeMutableRawBufferPointer(rebasing: raw[DMAAccess.size...]))
+        }
+    }
+}

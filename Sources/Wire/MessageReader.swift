@@ -111,8 +111,9 @@ public enum Framing: Sendable {
                 start = 0
             }
             let room = unsafe UnsafeMutableRawBufferPointer(rebasing: buffer[end...])
-            switch unsafe try socket.receive(into: room, descriptors: &pendingDescriptors, polling: &wait, until: deadline)
-            {
+            let received = unsafe try socket.receive(
+                into: room, descriptors: &pendingDescriptors, polling: &wait, until: deadline)
+            switch received {
             case .bytes(let count): end += count
             case .end:
                 if end > start { throw .closed(inMessage: true) }

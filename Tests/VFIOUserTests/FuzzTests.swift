@@ -162,7 +162,8 @@ private struct Fuzz {
             #expect(served.device.dma.ranges.isEmpty, "seed \(seed)")
         }
         // The last server's thread lets go of its ends a moment after it has said that it ended.
-        #expect(eventually { openDescriptors() <= before + own }, "seed \(seed): \(before), now \(describeDescriptors())")
+        #expect(
+            eventually { openDescriptors() <= before + own }, "seed \(seed): \(before), now \(describeDescriptors())")
     }
 
     func noise() throws {
@@ -224,7 +225,8 @@ private struct Fuzz {
             near.shutdown()
             #expect(eventually { ended.flag.load(ordering: .acquiring) }, "seed \(seed) round \(round)")
         }
-        #expect(eventually { openDescriptors() <= before + own }, "seed \(seed): \(before), now \(describeDescriptors())")
+        #expect(
+            eventually { openDescriptors() <= before + own }, "seed \(seed): \(before), now \(describeDescriptors())")
     }
 }
 

@@ -104,7 +104,7 @@ let package = Package(
         tests("Sideband", ["Sideband", "Wire"]),
         tests("QMP", ["QMP", "Wire"]),
         tests("RISCV", ["RISCV"]),
-        tests("Machine", ["Machine", "RISCV"]),
+        tests("Machine", ["Machine", "RISCV", "Wire"]),
         tests("Crypto", ["Crypto"]),
         tests("Trust", ["Trust", "Crypto"]),
         tests("SPINOR", ["SPINOR", "Serprog", "Wire"]),

@@ -133,3 +133,32 @@ extension Machine {
         }
     }
 }
+
+// MARK: inspection
+
+/// What a hart does, for monitors.
+public struct HartStatus: Sendable, Equatable {
+    public var id: UInt64
+    public var programCounter: UInt64
+    /// 0 user, 1 supervisor, 3 machine.
+    public var mode: UInt8
+    /// Since reset.
+    public var instructionsRetired: UInt64
+}
+
+extension Machine {
+    /// Every hart's status. A running machine stands still for the moment that it takes.
+    public func hartStatus() -> [HartStatus] {
+        control.withLock { control in
+            let runs = control.state == .running
+            if runs { stopHarts(&control) }
+            let status = harts.map { hart in
+                HartStatus(
+                    id: hart.id, programCounter: hart.pc, mode: hart.mode,
+                    instructionsRetired: hart.retiredInstructions)
+            }
+            if runs { startHarts(&control) }
+            return status
+        }
+    }
+}

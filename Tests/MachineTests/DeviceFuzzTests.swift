@@ -1,5 +1,6 @@
 import Machine
 import RISCV
+import TestKit
 import Testing
 
 @Suite struct `Register fuzz` {

@@ -1,6 +1,7 @@
 import Machine
 import RISCV
 import Synchronization
+import TestKit
 import Testing
 import Wire
 
@@ -43,21 +44,6 @@ final class WireBoard: PlatformInterruptController {
     func isAsserted(_ source: Int) -> Bool { levels.withLock { $0[source] ?? false } }
 }
 
-/// A small generator with a printed seed, so that a failure can be repeated.
-struct SeededGenerator: RandomNumberGenerator {
-    var state: UInt64
-
-    init(seed: UInt64) { state = seed }
-
-    mutating func next() -> UInt64 {
-        state &+= 0x9E37_79B9_7F4A_7C15
-        var mixed = state
-        mixed = (mixed ^ (mixed >> 30)) &* 0xBF58_476D_1CE4_E5B9
-        mixed = (mixed ^ (mixed >> 27)) &* 0x94D0_49BB_1331_11EB
-        return mixed ^ (mixed >> 31)
-    }
-}
-
 /// An event loop on a thread of its own, ended with the object.
 final class LoopThread: Sendable {
     let loop: EventLoop
@@ -75,20 +61,13 @@ final class LoopThread: Sendable {
     }
 }
 
-/// Waits for a condition with a deadline.
-func eventually(
-    within duration: Duration = .seconds(10), sourceLocation: SourceLocation = #_sourceLocation,
+/// Waits for a condition; a missed deadline fails the test.
+func expectEventually(
+    within limit: Duration = .seconds(20), sourceLocation: SourceLocation = #_sourceLocation,
     _ condition: () -> Bool
 ) {
-    let deadline = MonotonicTime.after(duration)
-    while !condition() {
-        if MonotonicTime.now > deadline {
-            Issue.record("not within \(duration)", sourceLocation: sourceLocation)
-            return
-        }
-        // Between two looks the condition's own threads get the core.
-        _ = try? Socket.pair()
-    }
+    let holds = eventually(within: limit, condition)
+    #expect(holds, "not within \(limit)", sourceLocation: sourceLocation)
 }
 
 /// Values that callbacks brought, in order.

@@ -35,7 +35,7 @@ import Wire
         let first = try #require(clint.read(offset: 0xBFF8, width: .double))
         #expect(first >= 1 << 40)
         #expect(clint.word(0xBFFC) == 0x100)
-        eventually { clint.read(offset: 0xBFF8, width: .double)! > first }
+        expectEventually { clint.read(offset: 0xBFF8, width: .double)! > first }
         clint.reset()
         #expect(clint.read(offset: 0xBFF8, width: .double)! < 1 << 40)
         #expect(wires[0].signals.machineTimerDeadline == .max)
@@ -89,7 +89,7 @@ import Wire
         let due = now + 20_000_000
         rtc.set(0x0C, UInt32(truncatingIfNeeded: due >> 32))
         rtc.set(0x08, UInt32(truncatingIfNeeded: due))
-        eventually { board.isAsserted(11) }
+        expectEventually { board.isAsserted(11) }
         #expect(now >= due)
         #expect(rtc.word(0x18) == 0)
         rtc.set(0x1C, 1)

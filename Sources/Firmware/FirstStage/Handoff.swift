@@ -8,6 +8,7 @@ import _Volatile
 /// 16 u64 address of the info (+32)   48 u64 next stage's address       72 u64 boot hart
 /// 24 u64 software interrupt registers
 /// ```
+/// The boot hart is who relocates OpenSBI, not who boots: that is whichever hart comes first (sbi_init.c).
 /// Spec: OpenSBI include/sbi/fw_dynamic.h (version 2).
 struct Handoff {
     let memory: MMIO

@@ -1,8 +1,13 @@
 # Host firmware: entry in S-mode, the trap entry, and the instructions that Swift cannot say.
 #
 # Entered by OpenSBI at 0x8020_0000 with a0 = hart, a1 = devicetree, translation off; other harts stay in OpenSBI.
+# OpenSBI boots on whichever hart comes first; the firmware runs on hart 0 all the same, so that boots do not differ.
 
 #define SSTATUS_SIE 2
+
+#define SBI_HSM        0x48534D         /* Spec: RISC-V SBI 2.0 §9 */
+#define SBI_HART_START 0
+#define SBI_HART_STOP  1
 
 #define CSR_SISELECT 0x150              /* Spec: RISC-V AIA 1.0, chapter 2 */
 #define CSR_SIREG    0x151
@@ -11,6 +16,25 @@
     .section .text.entry, "ax", @progbits
     .globl _start
 _start:
+    beqz    a0, run
+    mv      s0, a0
+    mv      s1, a1
+    li      a7, SBI_HSM
+    li      a6, SBI_HART_START
+    li      a0, 0
+    lla     a1, _start
+    mv      a2, s1                      # arrives in hart 0's a1
+    ecall
+    mv      t0, a0
+    mv      a0, s0
+    mv      a1, s1
+    bnez    t0, run                     # there is no hart 0 to be had
+    li      a7, SBI_HSM
+    li      a6, SBI_HART_STOP
+    ecall
+    j       3f
+
+run:
     csrci   sstatus, SSTATUS_SIE
     csrw    sie, zero
     lla     t0, trap_entry

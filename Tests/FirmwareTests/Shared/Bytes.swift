@@ -1,0 +1,1 @@
+../../../Sources/Firmware/Support/Bytes.swift

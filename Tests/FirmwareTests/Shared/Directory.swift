@@ -1,0 +1,1 @@
+../../../Sources/Firmware/FirstStage/Directory.swift

@@ -1,0 +1,1 @@
+../../../Sources/Firmware/Host/Windows.swift

@@ -104,7 +104,7 @@ let package = Package(
         tests("Sideband", ["Sideband", "Wire"]),
         tests("QMP", ["QMP", "Wire"]),
         tests("RISCV", ["RISCV"]),
-        tests("Machine", ["Machine", "RISCV", "Wire"]),
+        tests("Machine", ["Machine", "QMP", "RISCV", "Serprog", "Sideband", "Wire"]),
         tests("Crypto", ["Crypto"]),
         tests("Trust", ["Trust", "Crypto"]),
         tests("SPINOR", ["SPINOR", "Serprog", "Wire"]),

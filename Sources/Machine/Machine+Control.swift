@@ -162,3 +162,12 @@ extension Machine {
         }
     }
 }
+
+extension Machine {
+    /// A copy of RAM; offsets are from `MemoryMap.ramBase` and lie inside.
+    public func memoryContent(_ range: Range<Int>) -> [UInt8] {
+        precondition(range.lowerBound >= 0 && range.upperBound <= memory.size, "outside RAM")
+        // Safety: the range lies in the mapping; harts and cards may change it meanwhile, the copy may be torn.
+        return unsafe Array(UnsafeRawBufferPointer(rebasing: UnsafeRawBufferPointer(memory.mapping.bytes)[range]))
+    }
+}

@@ -7,7 +7,7 @@ import Testing
 import Wire
 
 /// Programs for the flash window; all of them start at 0x2000_0000.
-private enum Program {
+enum Program {
     static let uart: UInt64 = 0x1000_0000
     static let finisher: UInt64 = 0x10_0000
 

@@ -1,0 +1,130 @@
+// The server processor and chipset: command line and QMP around a `Machine`.
+
+public import ArgumentParser
+public import Component
+import Glibc
+import Logging
+import Machine
+import QMP
+import RISCV
+import Wire
+
+/// `--interrupts`
+enum InterruptOption: String, ExpressibleByArgument, CaseIterable {
+    case aia
+    case plic
+}
+
+@main
+struct HostCPU: ComponentCommand {
+    static let kind = "host-cpu"
+
+    static let configuration = CommandConfiguration(
+        commandName: kind,
+        abstract: "The server processor and chipset: RV64GC harts on the map of the RISC-V virt machine.",
+        discussion: """
+            Starts from the flash on port spi when the sideband releases reset, or at once without a sideband. COM1 is on \
+            ports console and serial, cards are on the root ports rp0 to rp7.
+
+            Alone, with a flash chip:
+              flash --image board.img --listen spi=/tmp/spi &
+              host-cpu --connect spi=/tmp/spi --listen console=/tmp/console &
+              socat -,raw,echo=0 UNIX-CONNECT:/tmp/console
+            """)
+
+    @OptionGroup var options: ComponentOptions
+
+    @Option(help: "RAM at 0x8000_0000, 64MiB to 64GiB in steps of 2MiB.")
+    var memory = ByteCount.mebibytes(512)
+
+    @Option(help: "Harts, 1 to 8.")
+    var harts = 1
+
+    @Option(help: "Interrupt controllers: aia (APLIC and IMSIC) or plic.")
+    var interrupts = InterruptOption.aia
+
+    @Option(help: "The kernel's command line: /chosen/bootargs in the devicetree.")
+    var bootArguments: String?
+
+    @Option(help: ArgumentHelp("Write the devicetree of such a machine to a file, and end.", valueName: "file"))
+    var dumpDevicetree: String?
+
+    private var machineConfiguration: MachineConfiguration {
+        MachineConfiguration(
+            memorySize: memory.bytes, hartCount: harts, interrupts: interrupts == .aia ? .aia : .plic,
+            bootArguments: bootArguments)
+    }
+
+    func validate() throws {
+        do throws(MachineError) { try machineConfiguration.check() } catch {
+            throw ValidationError("\(error)")
+        }
+    }
+
+    func start(_ runtime: ComponentRuntime) throws {
+        if let dumpDevicetree {
+            let tree = machineConfiguration.devicetree
+            let file = try Descriptor.open(dumpDevicetree, flags: O_WRONLY | O_CREAT | O_TRUNC, mode: 0o644)
+            try file.writeAll(tree, subject: dumpDevicetree)
+            throw CleanExit.message("\(dumpDevicetree): \(tree.count) bytes; dtc -I dtb -O dts shows them")
+        }
+        let flash = SerprogFlash(socket: try runtime.requireConnection("spi"))
+        let log = runtime.log
+        let machine = try Machine(machineConfiguration, flash: flash, loop: runtime.loop) { event in
+            announce(event, runtime)
+        }
+        runtime.setStatus("held")
+
+        let serial = SerialBridge(uart: machine.uart, loop: runtime.loop) { log.warning("\($0)") }
+        if let listener = try runtime.listener("console") { try serial.serve(listener) }
+        if let socket = try runtime.connection("serial") { try serial.join(socket, name: "serial") }
+
+        HostCommands(machine: machine, serial: serial, runtime: runtime).register()
+
+        let sequencer = PowerSequencer(
+            machine: machine, loop: runtime.loop, report: { log.warning("\($0)") },
+            onEvent: { announce($0, runtime) })
+        // The wires' owners live as long as the process.
+        runtime.onStop { withExtendedLifetime((machine, serial, sequencer)) {} }
+        try sequencer.start(try runtime.connection("sideband", kind: .seqpacket))
+    }
+
+    private func announce(_ event: PowerSequencer.Event, _ runtime: ComponentRuntime) {
+        switch event {
+        case .resetAsserted:
+            runtime.setStatus("held")
+            runtime.emit("RESET_ASSERTED")
+        case .resetReleased:
+            runtime.setStatus("running")
+            runtime.emit("RESET_RELEASED")
+        case .powerGood: runtime.emit("POWER_GOOD")
+        }
+    }
+
+    /// Ends the component after the events that were emitted before: those are calls on the loop, too.
+    private func end(_ runtime: ComponentRuntime, _ exitCode: Int32) {
+        runtime.loop.perform { runtime.stop(exitCode: exitCode) }
+    }
+
+    private func announce(_ event: MachineEvent, _ runtime: ComponentRuntime) {
+        switch event {
+        case .guestReset:
+            runtime.emit("RESET", ["guest": true, "reason": "guest-reset"])
+        case .powerOff:
+            runtime.setStatus("shutdown")
+            runtime.emit("SHUTDOWN", ["guest": true, "reason": "guest-shutdown"])
+            end(runtime, 0)
+        case .failed(let code):
+            runtime.log.error("the guest ended with failure code \(code)")
+            runtime.setStatus("guest-panicked")
+            runtime.emit("GUEST_PANICKED", ["action": "poweroff", "code": .integer(Int64(code))])
+            end(runtime, 1)
+        case .flashUnreadable(let reason):
+            runtime.log.error("flash: \(reason)")
+        }
+    }
+}
+
+extension ByteCount: ExpressibleByArgument {
+    public init?(argument: String) { self.init(parsing: argument) }
+}

@@ -170,6 +170,11 @@ public enum ComponentCatalog {
         settings: [
             SettingDescription("mac", .macAddress, help: "address of eth0; 52:54:00:b0:00:01"),
             SettingDescription("address", .ipv4Interface, help: "IPv4 address of eth0; 192.168.7.2/24"),
+            SettingDescription(
+                "syslog", .text(maximum: 15), help: "IPv4 address that gets every console line by syslog; nobody"),
+            SettingDescription(
+                "console-size", .byteCount(.kibibytes(4)...(.mebibytes(16)), multiple: .kibibytes(4)),
+                help: "bytes of console kept, a power of two; 64KiB"),
         ])
 
     private static let adapterCard = ComponentKind(
@@ -193,6 +198,7 @@ public enum ComponentCatalog {
         name: "offload-card",
         ports: [PortDescription("pcie", .pcie, .serves), control],
         settings: [
-            SettingDescription("serial", .text(maximum: 16), help: "serial number that IDENTIFY answers")
+            SettingDescription("model", .text(maximum: 16), help: "model that IDENTIFY answers"),
+            SettingDescription("serial", .text(maximum: 16), help: "serial number that IDENTIFY answers"),
         ])
 }

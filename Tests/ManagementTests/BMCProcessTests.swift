@@ -7,29 +7,12 @@ import Wire
 
 /// The executable itself, started by hand.
 struct BMCProcessTests {
-    final class Process {
-        let folder: TemporaryFolder
-        let child: RunningProcess
-        let control: QMPClient
-
-        init(_ arguments: [String] = []) throws {
-            let folder = TemporaryFolder()
-            let child = try RunningProcess(
-                binary("bmc"),
-                ["eth0", "serial", "console", "control"].flatMap { ["--listen", "\($0)=\(folder.file($0))"] }
-                    + ["--die-with-parent"] + arguments)
-            let control = folder.file("control")
-            #expect(eventually { FileManager.default.fileExists(atPath: control) || !child.process.isRunning })
-            self.folder = folder
-            self.child = child
-            self.control = try QMPClient(path: control)
-        }
-
-        func connect(_ port: String) throws -> Socket { try Socket.connect(to: folder.file(port)) }
+    func start(_ arguments: [String] = []) throws -> ComponentProcess {
+        try ComponentProcess("bmc", listens: ["eth0", "serial", "console"], arguments)
     }
 
     @Test func `it answers ping and presence on its socket and shows the console`() throws {
-        let bmc = try Process()
+        let bmc = try start()
         let network = FramePeer(socket: try bmc.connect("eth0"))
         #expect(try network.next().map { Array($0[..<6]) } == octets(.broadcast))
         try network.send(arp(), echo(), udp(presencePing))
@@ -65,7 +48,7 @@ struct BMCProcessTests {
     }
 
     @Test func `a peer that speaks something else loses its link and the next is served`() throws {
-        let bmc = try Process()
+        let bmc = try start()
         let stranger = try bmc.connect("eth0")
         try stranger.send(Array("GET / HTTP/1.1\r\n\r\n".utf8))
         #expect(bmc.child.waitForOutput("the peer announced a frame of 1195725856 bytes"))
@@ -98,13 +81,13 @@ struct BMCProcessTests {
     /// QEMU's user network is a whole IP stack that is not ours: a datagram from a socket of this machine crosses it and
     /// comes back as the pong.
     @Test func `a UDP client behind QEMU finds the BMC by its presence ping`() throws {
-        let bmc = try Process(["--address", "192.168.7.2/24"])
+        let bmc = try start(["--address", "192.168.7.2/24"])
         let port = try freeUDPPort()
         let qemu = try RunningProcess(
             "/usr/bin/qemu-system-riscv64",
             [
                 "-M", "none", "-nodefaults", "-nographic", "-serial", "null", "-monitor", "null",
-                "-netdev", "stream,id=wire,server=off,addr.type=unix,addr.path=\(bmc.folder.file("eth0"))",
+                "-netdev", "stream,id=wire,server=off,addr.type=unix,addr.path=\(bmc.folder.file("bmc.eth0"))",
                 "-netdev",
                 "user,id=lan,net=192.168.7.0/24,host=192.168.7.1,dhcpstart=192.168.7.100,hostfwd=udp:127.0.0.1:\(port)-192.168.7.2:623",
                 "-netdev", "hubport,id=h0,hubid=0,netdev=wire", "-netdev", "hubport,id=h1,hubid=0,netdev=lan",

@@ -8,32 +8,6 @@ import Wire
 
 /// The executable itself, driven as a host drives it: a vfio-user client with a ring in a memfd.
 struct OffloadProcessTests {
-    final class Card {
-        let folder: TemporaryFolder
-        let child: RunningProcess
-        let control: QMPClient
-
-        init(_ arguments: [String] = []) throws {
-            let folder = TemporaryFolder()
-            let child = try RunningProcess(
-                binary("offload-card"),
-                [
-                    "--listen", "pcie=\(folder.file("pcie"))", "--listen", "control=\(folder.file("control"))",
-                    "--die-with-parent",
-                ] + arguments)
-            let control = folder.file("control")
-            #expect(
-                eventually {
-                    FileManager.default.fileExists(atPath: folder.file("pcie")) || !child.process.isRunning
-                }, "\(child.text)")
-            self.folder = folder
-            self.child = child
-            self.control = try QMPClient(path: control)
-        }
-
-        func host() throws -> Host { try Host(folder.file("pcie")) }
-    }
-
     /// A host with 64 KiB of memory at 0x8000_0000.
     struct Host {
         static let memoryBase: UInt64 = 0x8000_0000
@@ -41,8 +15,8 @@ struct OffloadProcessTests {
         let memory: SharedMemory
         let vectors: [EventNotifier]
 
-        init(_ path: String) throws {
-            client = try VFIOUserClient.connect(to: path)
+        init(_ card: ComponentProcess) throws {
+            client = try VFIOUserClient(socket: try card.connect("pcie"))
             memory = try SharedMemory(create: "test-ram", size: 64 << 10)
             vectors = [try EventNotifier(), try EventNotifier()]
             try client.mapDMA(
@@ -87,8 +61,8 @@ struct OffloadProcessTests {
     }
 
     @Test func `it enumerates as the card of the wiring document`() throws {
-        let card = try Card()
-        let host = try card.host()
+        let card = try ComponentProcess("offload-card", listens: ["pcie"])
+        let host = try Host(card)
         #expect(host.client.read(region: 7, offset: 0, width: 4) == 0x0B0A_1B36)
         #expect(host.client.read(region: 7, offset: 8, width: 4) >> 8 == 0x12_00_00)
         #expect(host.client.regions[0].length == 4096)
@@ -103,8 +77,9 @@ struct OffloadProcessTests {
     }
 
     @Test func `a host asks for the identity by DMA and hears of it by MSI-X`() throws {
-        let card = try Card(["--model", "Test Model", "--serial", "T-42"])
-        let host = try card.host()
+        let card = try ComponentProcess(
+            "offload-card", listens: ["pcie"], ["--model", "Test Model", "--serial", "T-42"])
+        let host = try Host(card)
         host.start()
         #expect(host.read(0x0C) == 1)
         host.store(entry(response: responseAddress), at: ringAddress)
@@ -124,8 +99,8 @@ struct OffloadProcessTests {
     }
 
     @Test func `a full ring is served with one doorbell, many times over`() throws {
-        let card = try Card()
-        let host = try card.host()
+        let card = try ComponentProcess("offload-card", listens: ["pcie"])
+        let host = try Host(card)
         host.start(vector: 0)
         var producer: UInt64 = 0
         for _ in 0..<50 {
@@ -141,8 +116,8 @@ struct OffloadProcessTests {
     }
 
     @Test func `a garbage ring stops the card with a reason in its log, and a reset brings it back`() throws {
-        let card = try Card()
-        let host = try card.host()
+        let card = try ComponentProcess("offload-card", listens: ["pcie"])
+        let host = try Host(card)
         host.start()
         let before = host.load(Host.memoryBase, host.memory.size)
         host.write(0x1C, 0xFFFF_0000)
@@ -157,8 +132,8 @@ struct OffloadProcessTests {
     }
 
     @Test func `without bus mastering the ring cannot be reached and memory stays as it is`() throws {
-        let card = try Card()
-        let host = try card.host()
+        let card = try ComponentProcess("offload-card", listens: ["pcie"])
+        let host = try Host(card)
         host.client.write(region: 7, offset: 4, width: 2, value: 0x0002)
         host.start()
         host.store(entry(response: responseAddress), at: ringAddress)
@@ -168,15 +143,15 @@ struct OffloadProcessTests {
     }
 
     @Test func `the next host finds the card as after power-on`() throws {
-        let card = try Card()
+        let card = try ComponentProcess("offload-card", listens: ["pcie"])
         do {
-            let host = try card.host()
+            let host = try Host(card)
             host.start()
             host.write(0x1C, 77)
             #expect(host.read(0x0C) == 2)
             host.client.close()
         }
-        let next = try card.host()
+        let next = try Host(card)
         #expect(next.read(0x0C) == 0)
         #expect(next.read(0x1C) == 0)
     }

@@ -37,6 +37,7 @@ public final class RunningProcess: @unchecked Sendable {
     public let process = Process()
     private let lock = NSLock()
     private var output: [UInt8] = []
+    private var hasEnded = false
     private let input = Pipe()
 
     /// Starts `path`. Both output streams are collected together.
@@ -52,6 +53,7 @@ public final class RunningProcess: @unchecked Sendable {
             let data = handle.availableData
             if data.isEmpty {
                 handle.readabilityHandler = nil
+                self?.end()
             } else {
                 self?.append(data)
             }
@@ -62,6 +64,7 @@ public final class RunningProcess: @unchecked Sendable {
     deinit { if process.isRunning { kill(process.processIdentifier, SIGKILL) } }
 
     private func append(_ data: Data) { lock.withLock { output.append(contentsOf: data) } }
+    private func end() { lock.withLock { hasEnded = true } }
 
     /// What it printed so far.
     public var text: String { String(decoding: lock.withLock { output }, as: UTF8.self) }
@@ -77,7 +80,8 @@ public final class RunningProcess: @unchecked Sendable {
     /// Waits for its end; its exit status, 128 + signal when killed, nil when it still runs at the deadline.
     public func waitForExit(within limit: Duration = .seconds(20)) -> Int32? {
         guard eventually(within: limit, { !process.isRunning }) else { return nil }
-        // The last output may still be in the pipe: the handler sees the end right after the process.
+        // The last output may still be in the pipe; a grandchild may hold it open for longer than anyone cares.
+        _ = eventually(within: .seconds(5)) { lock.withLock { hasEnded } }
         process.waitUntilExit()
         return process.terminationReason == .exit ? process.terminationStatus : 128 + process.terminationStatus
     }
@@ -92,12 +96,6 @@ public func run(
 ) throws -> (status: Int32?, output: String) {
     let child = try RunningProcess(path, arguments, environment: environment)
     let status = child.waitForExit(within: limit)
-    // The reader thread may lag behind the exit by a moment; its end is a condition of its own.
-    var last = -1
-    _ = eventually(within: .milliseconds(500)) {
-        defer { last = child.text.utf8.count }
-        return child.text.utf8.count == last
-    }
     return (status, child.text)
 }
 
@@ -143,5 +141,7 @@ public struct SeededGenerator: RandomNumberGenerator, Sendable {
     }
 
     /// `count` random bytes.
-    public mutating func bytes(_ count: Int) -> [UInt8] { (0..<count).map { _ in UInt8.random(in: 0...255, using: &self) } }
+    public mutating func bytes(_ count: Int) -> [UInt8] {
+        (0..<count).map { _ in UInt8.random(in: 0...255, using: &self) }
+    }
 }

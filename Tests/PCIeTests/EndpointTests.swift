@@ -1,0 +1,82 @@
+import PCIe
+import Testing
+import VFIOUser
+import Wire
+
+/// An endpoint as a client of its own sees it, without a root complex.
+struct EndpointTests {
+    private func config(_ client: VFIOUserClient, _ offset: Int, width: Int) -> UInt64 {
+        client.read(region: Endpoint.configurationRegion, offset: UInt64(offset), width: width)
+    }
+
+    private func setConfig(_ client: VFIOUserClient, _ offset: Int, width: Int, _ value: UInt64) {
+        client.write(region: Endpoint.configurationRegion, offset: UInt64(offset), width: width, value: value)
+    }
+
+    @Test func `regions and interrupts are those of a VFIO PCI device`() throws {
+        let served = try ServedCard()
+        let client = try served.client()
+        #expect(client.information.flags == 3 && client.information.regionCount == 9)
+        #expect(client.regions.map(\.length) == [4096, 0, 65536, 0, 0, 0, 0, 4096, 0])
+        #expect(client.interrupts.map(\.count) == [1, 0, 3, 1, 1])
+        #expect(config(client, 0, width: 4) == 0x0B0A_1B36)
+    }
+
+    @Test func `memory space that is disabled reads as ones and drops writes`() throws {
+        let served = try ServedCard()
+        let client = try served.client()
+        #expect(client.read(region: 0, offset: 0, width: 4) == 0xFFFF_FFFF)
+        client.write(region: 0, offset: 8, width: 4, value: 5)
+        setConfig(client, 4, width: 2, 2)
+        #expect(client.read(region: 0, offset: 0, width: 4) == 0x4442_464F)
+        #expect(client.read(region: 0, offset: 8, width: 4) == 0)
+        client.write(region: 0, offset: 8, width: 4, value: 5)
+        #expect(client.read(region: 0, offset: 8, width: 4) == 5)
+    }
+
+    @Test func `DMA needs bus mastering`() throws {
+        let served = try ServedCard()
+        let client = try served.client()
+        let ram = try SharedMemory(create: "ram", size: 4096)
+        try client.mapDMA(address: IOVirtualAddress(0x8000_0000), length: 4096, descriptor: ram.descriptor)
+        setConfig(client, 4, width: 2, 2)
+        client.write(region: 0, offset: 0x10, width: 8, value: 0x8000_0010)
+        client.write(region: 0, offset: 0x18, width: 4, value: 0)
+        #expect(served.card.failures == 1)
+        setConfig(client, 4, width: 2, 6)
+        client.write(region: 0, offset: 0x18, width: 4, value: 0)
+        #expect(served.card.failures == 1)
+        #expect(ram.mapping.bytes.load(fromByteOffset: 0x10, as: UInt32.self) == 1)
+    }
+
+    @Test func `the MSI-X table is the endpoint's and the model never sees it`() throws {
+        let served = try ServedCard()
+        let client = try served.client()
+        setConfig(client, 4, width: 2, 2)
+        #expect(client.read(region: 2, offset: 0x100C, width: 4) == 1)
+        client.write(region: 2, offset: 0x1000, width: 8, value: 0x1234_5678)
+        #expect(client.read(region: 2, offset: 0x1000, width: 8) == 0x1234_5678)
+        #expect(client.read(region: 2, offset: 0x2000, width: 8) == 0)
+        #expect(served.card.accessesOfBAR2 == 0)
+        _ = client.read(region: 2, offset: 0x1030, width: 4)
+        #expect(served.card.accessesOfBAR2 == 1)
+        let notifier = try EventNotifier()
+        try client.setInterrupts(.msix, start: 1, notifiers: [notifier])
+        try client.act(.mask, on: .msix, start: 1)
+        #expect(served.endpoint.bus.raise(vector: 1))
+        #expect(client.read(region: 2, offset: 0x2000, width: 8) == 2)
+    }
+
+    @Test func `a function level reset resets the model and configuration space`() throws {
+        let served = try ServedCard()
+        let client = try served.client()
+        setConfig(client, 4, width: 2, 6)
+        client.write(region: 0, offset: 8, width: 4, value: 5)
+        let space = TestCard.description.makeConfigurationSpace()
+        let express = try #require(space.capability(CapabilityID.express))
+        setConfig(client, express + ExpressRegister.deviceControl, width: 2, 0x8000)
+        #expect(served.card.resets == 1 && config(client, 4, width: 2) == 0)
+        #expect(!served.endpoint.bus.dma.isEnabled)
+        #expect(config(client, express + ExpressRegister.deviceControl, width: 2) == 0x2810)
+    }
+}

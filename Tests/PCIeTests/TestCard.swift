@@ -1,0 +1,108 @@
+import PCIe
+import Synchronization
+import VFIOUser
+import Wire
+
+/// A card to test with. BAR 0: 0 an identity, 8 a scratch register, 0x10 a 64-bit DMA address, 0x18 a doorbell: adds
+/// one to the word at the address and raises the vector written, or INTx when it is 99. BAR 2: 64-bit, MSI-X.
+final class TestCard: EndpointModel {
+    static let description = EndpointDescription(
+        vendor: 0x1B36, device: 0x0B0A, classCode: 0x12_00_00,
+        bars: [.init(0, size: 4096), .init(2, size: 1 << 16, is64Bit: true, isPrefetchable: true)],
+        msix: .init(vectors: 3, tableBAR: 2, tableOffset: 0x1000, pbaOffset: 0x2000), interruptPin: 1)
+
+    private struct State {
+        var scratch: UInt64 = 0
+        var address: UInt64 = 0
+        var failures = 0
+        var resets = 0
+        var bar2 = 0
+    }
+
+    private let bus: EndpointBus
+    private let state = Mutex(State())
+
+    init(_ bus: EndpointBus) { self.bus = bus }
+
+    var failures: Int { state.withLock { $0.failures } }
+    var resets: Int { state.withLock { $0.resets } }
+    var accessesOfBAR2: Int { state.withLock { $0.bar2 } }
+
+    func readBAR(_ bar: Int, offset: UInt64, into bytes: inout MutableRawSpan) {
+        if bar == 2 { state.withLock { $0.bar2 += 1 } }
+        let value: UInt64 =
+            switch (bar, offset) {
+            case (0, 0): 0x4442_464F
+            case (0, 8): state.withLock { $0.scratch }
+            case (0, 0x10): state.withLock { $0.address }
+            default: 0
+            }
+        bytes.storeLittleEndian(value)
+    }
+
+    func writeBAR(_ bar: Int, offset: UInt64, from bytes: RawSpan) {
+        let value = bytes.littleEndianValue
+        switch (bar, offset) {
+        case (0, 8): state.withLock { $0.scratch = value }
+        case (0, 0x10): state.withLock { $0.address = value }
+        case (0, 0x18): ring(value)
+        case (0, 0x20): bus.setINTx(false)
+        default: break
+        }
+    }
+
+    private func ring(_ vector: UInt64) {
+        let address = IOVirtualAddress(state.withLock { $0.address })
+        do {
+            try bus.dma.store(try bus.dma.load(UInt32.self, at: address) &+ 1, at: address)
+        } catch {
+            return state.withLock { $0.failures += 1 }
+        }
+        if vector == 99 { bus.setINTx(true) } else { bus.raise(vector: Int(vector)) }
+    }
+
+    func reset() {
+        state.withLock { state in
+            state = State(resets: state.resets + 1)
+        }
+    }
+}
+
+/// A card behind a server, and a client of it.
+final class ServedCard: Sendable {
+    let endpoint: Endpoint
+    let server: VFIOUserServer
+    let log = Lines()
+    private let far: Socket
+    private let near: Socket
+
+    init() throws {
+        endpoint = Endpoint(TestCard.description) { TestCard($0) }
+        (near, far) = try Socket.pair()
+        let log = log
+        server = VFIOUserServer(
+            listener: try Listener(adopting: Socket.pair().0.descriptor, kind: .stream), device: endpoint
+        ) { log.add($0) }
+        WorkerThread("card") { [self] in server.serve(far) }
+    }
+
+    var card: TestCard { endpoint.model as! TestCard }
+    func client() throws -> VFIOUserClient { try VFIOUserClient(socket: near) }
+    func die() { far.shutdown() }
+}
+
+final class Lines: Sendable {
+    private let lines = Mutex<[String]>([])
+    var all: [String] { lines.withLock { $0 } }
+    func add(_ line: String) { lines.withLock { $0.append(line) } }
+}
+
+/// Waits for a condition, at most some seconds; false when it did not come.
+func eventually(_ condition: () -> Bool) -> Bool {
+    let deadline = MonotonicTime.after(.seconds(10))
+    while !condition() {
+        if MonotonicTime.now > deadline { return false }
+        try? Socket.pair().0.wait(for: .readable, until: .after(.milliseconds(1)))
+    }
+    return true
+}

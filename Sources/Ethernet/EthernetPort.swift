@@ -227,12 +227,14 @@ public final class EthernetPort: Sendable {
 
     private func deliver(_ decoder: inout FrameDecoder, _ handler: Handlers?) throws(FramingError) {
         var failure: FramingError?
-        var frames = 0
-        var bytes = 0
         var isCut = false
         handler?.frames { body in
+            var frames = 0
+            var bytes = 0
             do throws(FramingError) {
-                frames += try decoder.drain { frame in
+                _ = try decoder.drain { frame in
+                    guard !isCut else { return }
+                    frames += 1
                     bytes += frame.count
                     switch self.inspect(frame, .received) {
                     case .pass: body(frame)
@@ -244,9 +246,10 @@ public final class EthernetPort: Sendable {
             } catch {
                 failure = error
             }
+            // Before the owner sends anything on: who sees an answer sees the question counted.
+            counters.add(frames, to: .receivedFrames)
+            counters.add(bytes, to: .receivedBytes)
         }
-        counters.add(frames, to: .receivedFrames)
-        counters.add(bytes, to: .receivedBytes)
         if let failure { throw failure }
         if isCut { loop.perform { [weak self] in self?.endLink() } }
     }

@@ -83,15 +83,9 @@ struct BMCProcessTests {
     @Test func `a UDP client behind QEMU finds the BMC by its presence ping`() throws {
         let bmc = try start(["--address", "192.168.7.2/24"])
         let port = try freeUDPPort()
-        let qemu = try RunningProcess(
-            "/usr/bin/qemu-system-riscv64",
-            [
-                "-M", "none", "-nodefaults", "-nographic", "-serial", "null", "-monitor", "null",
-                "-netdev", "stream,id=wire,server=off,addr.type=unix,addr.path=\(bmc.folder.file("bmc.eth0"))",
-                "-netdev",
-                "user,id=lan,net=192.168.7.0/24,host=192.168.7.1,dhcpstart=192.168.7.100,hostfwd=udp:127.0.0.1:\(port)-192.168.7.2:623",
-                "-netdev", "hubport,id=h0,hubid=0,netdev=wire", "-netdev", "hubport,id=h1,hubid=0,netdev=lan",
-            ])
+        let qemu = try startQEMURouter(
+            port: port, station: "192.168.7.2", network: "192.168.7.0/24", host: "192.168.7.1",
+            path: bmc.folder.file("bmc.eth0"))
         defer { qemu.terminate() }
         let client = try UDPClient(port: port)
         // Datagrams may be lost (QEMU may not be up yet): ask until an answer comes.
@@ -106,53 +100,4 @@ struct BMCProcessTests {
         let state = try bmc.control.execute("query-bmc")
         #expect((state["network"]?["presence-pongs"]?.integerValue ?? 0) >= 1)
     }
-}
-
-/// A UDP socket of this machine.
-final class UDPClient {
-    private let descriptor: Int32
-
-    init(port: UInt16) throws {
-        descriptor = socket(AF_INET, Int32(SOCK_DGRAM.rawValue), 0)
-        var address = sockaddr_in()
-        address.sin_family = sa_family_t(AF_INET)
-        address.sin_port = port.bigEndian
-        address.sin_addr.s_addr = UInt32(0x7F00_0001).bigEndian
-        let result = withUnsafePointer(to: &address) {
-            $0.withMemoryRebound(to: sockaddr.self, capacity: 1) {
-                Glibc.connect(descriptor, .init(__sockaddr__: $0), socklen_t(MemoryLayout<sockaddr_in>.size))
-            }
-        }
-        guard descriptor >= 0, result == 0 else { throw CancellationError() }
-    }
-
-    deinit { close(descriptor) }
-
-    func send(_ bytes: [UInt8]) { _ = Glibc.send(descriptor, bytes, bytes.count, 0) }
-
-    func receive(within milliseconds: Int32) -> [UInt8]? {
-        var entry = pollfd(fd: descriptor, events: Int16(POLLIN), revents: 0)
-        guard poll(&entry, 1, milliseconds) == 1 else { return nil }
-        var bytes = [UInt8](repeating: 0, count: 2048)
-        let count = recv(descriptor, &bytes, bytes.count, 0)
-        return count >= 0 ? Array(bytes[..<count]) : nil
-    }
-}
-
-/// A UDP port that was free a moment ago.
-func freeUDPPort() throws -> UInt16 {
-    let descriptor = socket(AF_INET, Int32(SOCK_DGRAM.rawValue), 0)
-    defer { close(descriptor) }
-    var address = sockaddr_in()
-    address.sin_family = sa_family_t(AF_INET)
-    address.sin_addr.s_addr = UInt32(0x7F00_0001).bigEndian
-    var length = socklen_t(MemoryLayout<sockaddr_in>.size)
-    let result = withUnsafeMutablePointer(to: &address) {
-        $0.withMemoryRebound(to: sockaddr.self, capacity: 1) {
-            bind(descriptor, .init(__sockaddr__: $0), length) == 0
-                && getsockname(descriptor, .init(__sockaddr__: $0), &length) == 0
-        }
-    }
-    guard result else { throw CancellationError() }
-    return UInt16(bigEndian: address.sin_port)
 }

@@ -264,8 +264,14 @@
                         slot = Decoder.illegal(UInt32(low))
                     }
                 }
-                if count > 0, let pair = unsafe Decoder.pair(slots[count - 1], slot) {
-                    unsafe slots[count - 1] = pair
+                if count > 0 {
+                    unsafe Decoder.pair(&slots[count - 1], &slot)
+                    // An addi that pairs with the branch behind it does more good there than with the addi before it.
+                    if unsafe slot.op.endsBlock && count > 1 && slots[count - 1].op != .addi
+                        && slots[count - 2].op == .pairAddis
+                    {
+                        unsafe slots[count - 2].op = .addi
+                    }
                 }
                 unsafe slots[count] = slot
                 count += 1

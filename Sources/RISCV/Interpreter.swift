@@ -408,6 +408,647 @@ extension HartState {
                     case .pairShifts:
                         x[slot.rd] = (x[slot.rs1] &<< slot.immediate) &>> (slot.immediate &>> 8)
                         next.advance()
+                    case .pairAddiEqual:
+                        let value = x[slot.rs1] &+ slot.immediate
+                        x[slot.rd] = value
+                        let second = next
+                        if value == x[second.rs2] {
+                            pc &+= second.immediate
+                            if let next = block.taken {
+                                block = next
+                                continue chain
+                            }
+                            exit = .taken
+                            break body
+                        }
+                        pc &+= UInt64(second.rd) &<< 1
+                        if let next = block.notTaken {
+                            block = next
+                            continue chain
+                        }
+                        exit = .notTaken
+                        break body
+                    case .pairAddiNotEqual:
+                        let value = x[slot.rs1] &+ slot.immediate
+                        x[slot.rd] = value
+                        let second = next
+                        if value != x[second.rs2] {
+                            pc &+= second.immediate
+                            if let next = block.taken {
+                                block = next
+                                continue chain
+                            }
+                            exit = .taken
+                            break body
+                        }
+                        pc &+= UInt64(second.rd) &<< 1
+                        if let next = block.notTaken {
+                            block = next
+                            continue chain
+                        }
+                        exit = .notTaken
+                        break body
+                    case .pairAddiLess:
+                        let value = x[slot.rs1] &+ slot.immediate
+                        x[slot.rd] = value
+                        let second = next
+                        if isLess(value, x[second.rs2]) {
+                            pc &+= second.immediate
+                            if let next = block.taken {
+                                block = next
+                                continue chain
+                            }
+                            exit = .taken
+                            break body
+                        }
+                        pc &+= UInt64(second.rd) &<< 1
+                        if let next = block.notTaken {
+                            block = next
+                            continue chain
+                        }
+                        exit = .notTaken
+                        break body
+                    case .pairAddiNotLess:
+                        let value = x[slot.rs1] &+ slot.immediate
+                        x[slot.rd] = value
+                        let second = next
+                        if !isLess(value, x[second.rs2]) {
+                            pc &+= second.immediate
+                            if let next = block.taken {
+                                block = next
+                                continue chain
+                            }
+                            exit = .taken
+                            break body
+                        }
+                        pc &+= UInt64(second.rd) &<< 1
+                        if let next = block.notTaken {
+                            block = next
+                            continue chain
+                        }
+                        exit = .notTaken
+                        break body
+                    case .pairAddiLessUnsigned:
+                        let value = x[slot.rs1] &+ slot.immediate
+                        x[slot.rd] = value
+                        let second = next
+                        if value < x[second.rs2] {
+                            pc &+= second.immediate
+                            if let next = block.taken {
+                                block = next
+                                continue chain
+                            }
+                            exit = .taken
+                            break body
+                        }
+                        pc &+= UInt64(second.rd) &<< 1
+                        if let next = block.notTaken {
+                            block = next
+                            continue chain
+                        }
+                        exit = .notTaken
+                        break body
+                    case .pairAddiNotLessUnsigned:
+                        let value = x[slot.rs1] &+ slot.immediate
+                        x[slot.rd] = value
+                        let second = next
+                        if value >= x[second.rs2] {
+                            pc &+= second.immediate
+                            if let next = block.taken {
+                                block = next
+                                continue chain
+                            }
+                            exit = .taken
+                            break body
+                        }
+                        pc &+= UInt64(second.rd) &<< 1
+                        if let next = block.notTaken {
+                            block = next
+                            continue chain
+                        }
+                        exit = .notTaken
+                        break body
+                    case .pairAddiwEqual:
+                        let value = signExtend(low(x[slot.rs1]) &+ low(slot.immediate))
+                        x[slot.rd] = value
+                        let second = next
+                        if value == x[second.rs2] {
+                            pc &+= second.immediate
+                            if let next = block.taken {
+                                block = next
+                                continue chain
+                            }
+                            exit = .taken
+                            break body
+                        }
+                        pc &+= UInt64(second.rd) &<< 1
+                        if let next = block.notTaken {
+                            block = next
+                            continue chain
+                        }
+                        exit = .notTaken
+                        break body
+                    case .pairAddiwNotEqual:
+                        let value = signExtend(low(x[slot.rs1]) &+ low(slot.immediate))
+                        x[slot.rd] = value
+                        let second = next
+                        if value != x[second.rs2] {
+                            pc &+= second.immediate
+                            if let next = block.taken {
+                                block = next
+                                continue chain
+                            }
+                            exit = .taken
+                            break body
+                        }
+                        pc &+= UInt64(second.rd) &<< 1
+                        if let next = block.notTaken {
+                            block = next
+                            continue chain
+                        }
+                        exit = .notTaken
+                        break body
+                    case .pairAddiwLess:
+                        let value = signExtend(low(x[slot.rs1]) &+ low(slot.immediate))
+                        x[slot.rd] = value
+                        let second = next
+                        if isLess(value, x[second.rs2]) {
+                            pc &+= second.immediate
+                            if let next = block.taken {
+                                block = next
+                                continue chain
+                            }
+                            exit = .taken
+                            break body
+                        }
+                        pc &+= UInt64(second.rd) &<< 1
+                        if let next = block.notTaken {
+                            block = next
+                            continue chain
+                        }
+                        exit = .notTaken
+                        break body
+                    case .pairAddiwNotLess:
+                        let value = signExtend(low(x[slot.rs1]) &+ low(slot.immediate))
+                        x[slot.rd] = value
+                        let second = next
+                        if !isLess(value, x[second.rs2]) {
+                            pc &+= second.immediate
+                            if let next = block.taken {
+                                block = next
+                                continue chain
+                            }
+                            exit = .taken
+                            break body
+                        }
+                        pc &+= UInt64(second.rd) &<< 1
+                        if let next = block.notTaken {
+                            block = next
+                            continue chain
+                        }
+                        exit = .notTaken
+                        break body
+                    case .pairAddiwLessUnsigned:
+                        let value = signExtend(low(x[slot.rs1]) &+ low(slot.immediate))
+                        x[slot.rd] = value
+                        let second = next
+                        if value < x[second.rs2] {
+                            pc &+= second.immediate
+                            if let next = block.taken {
+                                block = next
+                                continue chain
+                            }
+                            exit = .taken
+                            break body
+                        }
+                        pc &+= UInt64(second.rd) &<< 1
+                        if let next = block.notTaken {
+                            block = next
+                            continue chain
+                        }
+                        exit = .notTaken
+                        break body
+                    case .pairAddiwNotLessUnsigned:
+                        let value = signExtend(low(x[slot.rs1]) &+ low(slot.immediate))
+                        x[slot.rd] = value
+                        let second = next
+                        if value >= x[second.rs2] {
+                            pc &+= second.immediate
+                            if let next = block.taken {
+                                block = next
+                                continue chain
+                            }
+                            exit = .taken
+                            break body
+                        }
+                        pc &+= UInt64(second.rd) &<< 1
+                        if let next = block.notTaken {
+                            block = next
+                            continue chain
+                        }
+                        exit = .notTaken
+                        break body
+                    case .pairAndiEqual:
+                        let value = x[slot.rs1] & slot.immediate
+                        x[slot.rd] = value
+                        let second = next
+                        if value == x[second.rs2] {
+                            pc &+= second.immediate
+                            if let next = block.taken {
+                                block = next
+                                continue chain
+                            }
+                            exit = .taken
+                            break body
+                        }
+                        pc &+= UInt64(second.rd) &<< 1
+                        if let next = block.notTaken {
+                            block = next
+                            continue chain
+                        }
+                        exit = .notTaken
+                        break body
+                    case .pairAndiNotEqual:
+                        let value = x[slot.rs1] & slot.immediate
+                        x[slot.rd] = value
+                        let second = next
+                        if value != x[second.rs2] {
+                            pc &+= second.immediate
+                            if let next = block.taken {
+                                block = next
+                                continue chain
+                            }
+                            exit = .taken
+                            break body
+                        }
+                        pc &+= UInt64(second.rd) &<< 1
+                        if let next = block.notTaken {
+                            block = next
+                            continue chain
+                        }
+                        exit = .notTaken
+                        break body
+                    case .pairLbuEqual:
+                        let address = x[slot.rs1] &+ slot.immediate
+                        let entry = translations.reading(address)
+                        let value: UInt64
+                        if entry.matches(address, 1, context) {
+                            value = UInt64(entry.load8(address))
+                        } else {
+                            guard let slow = loadSlow(address, 1) else { break body }
+                            value = slow
+                        }
+                        x[slot.rd] = value
+                        let second = next
+                        if value == x[second.rs2] {
+                            pc &+= second.immediate
+                            if let next = block.taken {
+                                block = next
+                                continue chain
+                            }
+                            exit = .taken
+                            break body
+                        }
+                        pc &+= UInt64(second.rd) &<< 1
+                        if let next = block.notTaken {
+                            block = next
+                            continue chain
+                        }
+                        exit = .notTaken
+                        break body
+                    case .pairLbuNotEqual:
+                        let address = x[slot.rs1] &+ slot.immediate
+                        let entry = translations.reading(address)
+                        let value: UInt64
+                        if entry.matches(address, 1, context) {
+                            value = UInt64(entry.load8(address))
+                        } else {
+                            guard let slow = loadSlow(address, 1) else { break body }
+                            value = slow
+                        }
+                        x[slot.rd] = value
+                        let second = next
+                        if value != x[second.rs2] {
+                            pc &+= second.immediate
+                            if let next = block.taken {
+                                block = next
+                                continue chain
+                            }
+                            exit = .taken
+                            break body
+                        }
+                        pc &+= UInt64(second.rd) &<< 1
+                        if let next = block.notTaken {
+                            block = next
+                            continue chain
+                        }
+                        exit = .notTaken
+                        break body
+                    case .pairLhuEqual:
+                        let address = x[slot.rs1] &+ slot.immediate
+                        let entry = translations.reading(address)
+                        let value: UInt64
+                        if entry.matches(address, 2, context) {
+                            value = UInt64(entry.load16(address))
+                        } else {
+                            guard let slow = loadSlow(address, 2) else { break body }
+                            value = slow
+                        }
+                        x[slot.rd] = value
+                        let second = next
+                        if value == x[second.rs2] {
+                            pc &+= second.immediate
+                            if let next = block.taken {
+                                block = next
+                                continue chain
+                            }
+                            exit = .taken
+                            break body
+                        }
+                        pc &+= UInt64(second.rd) &<< 1
+                        if let next = block.notTaken {
+                            block = next
+                            continue chain
+                        }
+                        exit = .notTaken
+                        break body
+                    case .pairLhuNotEqual:
+                        let address = x[slot.rs1] &+ slot.immediate
+                        let entry = translations.reading(address)
+                        let value: UInt64
+                        if entry.matches(address, 2, context) {
+                            value = UInt64(entry.load16(address))
+                        } else {
+                            guard let slow = loadSlow(address, 2) else { break body }
+                            value = slow
+                        }
+                        x[slot.rd] = value
+                        let second = next
+                        if value != x[second.rs2] {
+                            pc &+= second.immediate
+                            if let next = block.taken {
+                                block = next
+                                continue chain
+                            }
+                            exit = .taken
+                            break body
+                        }
+                        pc &+= UInt64(second.rd) &<< 1
+                        if let next = block.notTaken {
+                            block = next
+                            continue chain
+                        }
+                        exit = .notTaken
+                        break body
+                    case .pairLwEqual:
+                        let address = x[slot.rs1] &+ slot.immediate
+                        let entry = translations.reading(address)
+                        let value: UInt64
+                        if entry.matches(address, 4, context) {
+                            value = UInt64(bitPattern: Int64(Int32(bitPattern: entry.load32(address))))
+                        } else {
+                            guard let slow = loadSlow(address, 4) else { break body }
+                            value = UInt64(bitPattern: Int64(Int32(bitPattern: UInt32(truncatingIfNeeded: slow))))
+                        }
+                        x[slot.rd] = value
+                        let second = next
+                        if value == x[second.rs2] {
+                            pc &+= second.immediate
+                            if let next = block.taken {
+                                block = next
+                                continue chain
+                            }
+                            exit = .taken
+                            break body
+                        }
+                        pc &+= UInt64(second.rd) &<< 1
+                        if let next = block.notTaken {
+                            block = next
+                            continue chain
+                        }
+                        exit = .notTaken
+                        break body
+                    case .pairLwNotEqual:
+                        let address = x[slot.rs1] &+ slot.immediate
+                        let entry = translations.reading(address)
+                        let value: UInt64
+                        if entry.matches(address, 4, context) {
+                            value = UInt64(bitPattern: Int64(Int32(bitPattern: entry.load32(address))))
+                        } else {
+                            guard let slow = loadSlow(address, 4) else { break body }
+                            value = UInt64(bitPattern: Int64(Int32(bitPattern: UInt32(truncatingIfNeeded: slow))))
+                        }
+                        x[slot.rd] = value
+                        let second = next
+                        if value != x[second.rs2] {
+                            pc &+= second.immediate
+                            if let next = block.taken {
+                                block = next
+                                continue chain
+                            }
+                            exit = .taken
+                            break body
+                        }
+                        pc &+= UInt64(second.rd) &<< 1
+                        if let next = block.notTaken {
+                            block = next
+                            continue chain
+                        }
+                        exit = .notTaken
+                        break body
+                    case .pairLdEqual:
+                        let address = x[slot.rs1] &+ slot.immediate
+                        let entry = translations.reading(address)
+                        let value: UInt64
+                        if entry.matches(address, 8, context) {
+                            value = entry.load64(address)
+                        } else {
+                            guard let slow = loadSlow(address, 8) else { break body }
+                            value = slow
+                        }
+                        x[slot.rd] = value
+                        let second = next
+                        if value == x[second.rs2] {
+                            pc &+= second.immediate
+                            if let next = block.taken {
+                                block = next
+                                continue chain
+                            }
+                            exit = .taken
+                            break body
+                        }
+                        pc &+= UInt64(second.rd) &<< 1
+                        if let next = block.notTaken {
+                            block = next
+                            continue chain
+                        }
+                        exit = .notTaken
+                        break body
+                    case .pairLdNotEqual:
+                        let address = x[slot.rs1] &+ slot.immediate
+                        let entry = translations.reading(address)
+                        let value: UInt64
+                        if entry.matches(address, 8, context) {
+                            value = entry.load64(address)
+                        } else {
+                            guard let slow = loadSlow(address, 8) else { break body }
+                            value = slow
+                        }
+                        x[slot.rd] = value
+                        let second = next
+                        if value != x[second.rs2] {
+                            pc &+= second.immediate
+                            if let next = block.taken {
+                                block = next
+                                continue chain
+                            }
+                            exit = .taken
+                            break body
+                        }
+                        pc &+= UInt64(second.rd) &<< 1
+                        if let next = block.notTaken {
+                            block = next
+                            continue chain
+                        }
+                        exit = .notTaken
+                        break body
+                    case .pairAddLbu:
+                        let sum = x[slot.rs1] &+ x[slot.rs2]
+                        x[slot.rd] = sum
+                        let second = next
+                        next.advance()
+                        let address = sum &+ second.immediate
+                        let entry = translations.reading(address)
+                        let value: UInt64
+                        if entry.matches(address, 1, context) {
+                            value = UInt64(entry.load8(address))
+                        } else {
+                            guard let slow = loadSlow(address, 1) else { break body }
+                            value = slow
+                        }
+                        x[second.rd] = value
+                    case .pairAddLhu:
+                        let sum = x[slot.rs1] &+ x[slot.rs2]
+                        x[slot.rd] = sum
+                        let second = next
+                        next.advance()
+                        let address = sum &+ second.immediate
+                        let entry = translations.reading(address)
+                        let value: UInt64
+                        if entry.matches(address, 2, context) {
+                            value = UInt64(entry.load16(address))
+                        } else {
+                            guard let slow = loadSlow(address, 2) else { break body }
+                            value = slow
+                        }
+                        x[second.rd] = value
+                    case .pairAddLh:
+                        let sum = x[slot.rs1] &+ x[slot.rs2]
+                        x[slot.rd] = sum
+                        let second = next
+                        next.advance()
+                        let address = sum &+ second.immediate
+                        let entry = translations.reading(address)
+                        let value: UInt64
+                        if entry.matches(address, 2, context) {
+                            value = UInt64(bitPattern: Int64(Int16(bitPattern: entry.load16(address))))
+                        } else {
+                            guard let slow = loadSlow(address, 2) else { break body }
+                            value = UInt64(bitPattern: Int64(Int16(bitPattern: UInt16(truncatingIfNeeded: slow))))
+                        }
+                        x[second.rd] = value
+                    case .pairAddLw:
+                        let sum = x[slot.rs1] &+ x[slot.rs2]
+                        x[slot.rd] = sum
+                        let second = next
+                        next.advance()
+                        let address = sum &+ second.immediate
+                        let entry = translations.reading(address)
+                        let value: UInt64
+                        if entry.matches(address, 4, context) {
+                            value = UInt64(bitPattern: Int64(Int32(bitPattern: entry.load32(address))))
+                        } else {
+                            guard let slow = loadSlow(address, 4) else { break body }
+                            value = UInt64(bitPattern: Int64(Int32(bitPattern: UInt32(truncatingIfNeeded: slow))))
+                        }
+                        x[second.rd] = value
+                    case .pairAddLd:
+                        let sum = x[slot.rs1] &+ x[slot.rs2]
+                        x[slot.rd] = sum
+                        let second = next
+                        next.advance()
+                        let address = sum &+ second.immediate
+                        let entry = translations.reading(address)
+                        let value: UInt64
+                        if entry.matches(address, 8, context) {
+                            value = entry.load64(address)
+                        } else {
+                            guard let slow = loadSlow(address, 8) else { break body }
+                            value = slow
+                        }
+                        x[second.rd] = value
+                    case .pairShiftAdd:
+                        let value = x[slot.rs1] &<< slot.immediate
+                        x[slot.rd] = value
+                        x[next.rd] = value &+ x[next.rs2]
+                        next.advance()
+                    case .pairShiftsSigned:
+                        x[slot.rd] = arithmeticShift(x[slot.rs1] &<< slot.immediate, slot.immediate &>> 8)
+                        next.advance()
+                    case .pairMulAdd:
+                        let value = x[slot.rs1] &* x[slot.rs2]
+                        x[slot.rd] = value
+                        x[next.rd] = value &+ x[next.rs2]
+                        next.advance()
+                    case .pairMulwAddw:
+                        let value = signExtend(low(x[slot.rs1]) &* low(x[slot.rs2]))
+                        x[slot.rd] = value
+                        x[next.rd] = signExtend(low(value) &+ low(x[next.rs2]))
+                        next.advance()
+                    case .pairMoves:
+                        x[slot.rd] = x[slot.rs1]
+                        x[next.rd] = x[next.rs1]
+                        next.advance()
+                    case .pairAddis:
+                        x[slot.rd] = x[slot.rs1] &+ slot.immediate
+                        x[next.rd] = x[next.rs1] &+ next.immediate
+                        next.advance()
+                    case .pairLoads:
+                        var address = x[slot.rs1] &+ slot.immediate
+                        var entry = translations.reading(address)
+                        if entry.matches(address, 8, context) {
+                            x[slot.rd] = entry.load64(address)
+                        } else {
+                            guard let value = loadSlow(address, 8) else { break body }
+                            x[slot.rd] = value
+                        }
+                        let second = next
+                        next.advance()
+                        address = x[second.rs1] &+ second.immediate
+                        entry = translations.reading(address)
+                        if entry.matches(address, 8, context) {
+                            x[second.rd] = entry.load64(address)
+                        } else {
+                            guard let value = loadSlow(address, 8) else { break body }
+                            x[second.rd] = value
+                        }
+                    case .pairStores:
+                        var address = x[slot.rs1] &+ slot.immediate
+                        var entry = translations.writing(address)
+                        if entry.matches(address, 8, context) {
+                            entry.store64(address, x[slot.rs2])
+                        } else if !storeSlow(address, 8, x[slot.rs2]) {
+                            break body
+                        }
+                        let second = next
+                        next.advance()
+                        address = x[second.rs1] &+ second.immediate
+                        entry = translations.writing(address)
+                        if entry.matches(address, 8, context) {
+                            entry.store64(address, x[second.rs2])
+                        } else if !storeSlow(address, 8, x[second.rs2]) {
+                            break body
+                        }
                     }
                 }
                 switch exit {

@@ -55,8 +55,21 @@ enum Operation: UInt8 {
     case pairLoadImmediate
     /// auipc + addi of the same register: rd = block's address + immediate.
     case pairAddressOf
-    /// slli 32 + srli 32−n or slli + srli: rd = (rs1 << imm[5:0]) >> imm[13:8].
-    case pairShifts
+    /// slli + srli, slli + srai of the same register: amounts in immediate bits 5:0 and 13:8.
+    case pairShifts, pairShiftsSigned
+    /// addi, addiw or andi, then a branch on the result.
+    case pairAddiEqual, pairAddiNotEqual, pairAddiLess, pairAddiNotLess, pairAddiLessUnsigned, pairAddiNotLessUnsigned
+    case pairAddiwEqual, pairAddiwNotEqual, pairAddiwLess, pairAddiwNotLess, pairAddiwLessUnsigned
+    case pairAddiwNotLessUnsigned, pairAndiEqual, pairAndiNotEqual
+    /// A load, then a branch on what was loaded.
+    case pairLbuEqual, pairLbuNotEqual, pairLhuEqual, pairLhuNotEqual, pairLwEqual, pairLwNotEqual
+    case pairLdEqual, pairLdNotEqual
+    /// add, then a load from the sum.
+    case pairAddLbu, pairAddLhu, pairAddLh, pairAddLw, pairAddLd
+    /// slli, mul or mulw, then an addition to the result.
+    case pairShiftAdd, pairMulAdd, pairMulwAddw
+    /// Two of a kind, independent or not: mv, addi, ld, sd.
+    case pairMoves, pairAddis, pairLoads, pairStores
 }
 
 /// One guest instruction, decoded.

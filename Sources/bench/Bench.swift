@@ -39,5 +39,6 @@ import QMP
     private static let groups: [Group] = [
         Group(name: "boot", measure: BoardBench.boot),
         Group(name: "memory", measure: BoardBench.memory),
+        Group(name: "riscv", measure: HartBench.integer),
     ]
 }

@@ -188,6 +188,12 @@ static inline uint64_t cs_monotonic(void) {
     clock_gettime(CLOCK_MONOTONIC, &now);
     return (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
 }
+/// The calling thread's processor time in nanoseconds.
+static inline uint64_t cs_thread_time(void) {
+    struct timespec now;
+    clock_gettime(CLOCK_THREAD_CPUTIME_ID, &now);
+    return (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
+}
 /// The wall clock in nanoseconds since 1970.
 static inline uint64_t cs_realtime(void) {
     struct timespec now;

@@ -41,7 +41,7 @@ debian_testing_package() {
         printf 'deb [signed-by=%s] %s testing main\n' "$debian_testing_keyring" "$debian_testing_mirror" \
             >"$root/sources.list"
         say "fetching $package of Debian testing from $debian_testing_mirror"
-        quietly debian_testing_apt apt-get update \
+        quietly debian_testing_apt apt-get update -o APT::Update::Error-Mode=any \
             || fail "could not read Debian testing's index; is $debian_testing_mirror reachable?"
         work=$(mktemp -d "$root/versions/.new.XXXXXX")
         trap 'rm -rf "$work"' EXIT

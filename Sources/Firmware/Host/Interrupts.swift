@@ -56,15 +56,19 @@ struct APLIC {
         static let target: UInt = 0x3000
     }
 
+    private static let messages: UInt32 = 1 << 2
+    private static let enable: UInt32 = 1 << 8
     private static let levelHigh: UInt32 = 6
 
     /// Sends `source` (level, active high) as `identity` to the hart at `hartIndex`.
     func route(source: UInt32, to identity: UInt, hartIndex: UInt32) {
         let offset = UInt(source) &* 4
+        // MSI mode first: it decides what the fields of a target mean.
+        registers.write32(Register.domain, Self.messages)
         registers.write32(Register.source &+ offset, Self.levelHigh)
         registers.write32(Register.target &+ offset, hartIndex << 18 | UInt32(truncatingIfNeeded: identity) & 0x7FF)
         registers.write32(Register.setEnableNumber, source)
-        registers.write32(Register.domain, 1 << 8 | 1 << 2)
+        registers.write32(Register.domain, Self.messages | Self.enable)
     }
 
     /// After a level-sensitive source was served: sends again if its line is still high (§4.9.2). The look at the

@@ -76,11 +76,12 @@ let package = Package(
         // What every executable shares, and the board's model.
         library("Component", ["CSystemd", "QMP", "Wire", argumentParser, logging], audited),
         library("Topology", ["Component", yams]),
+        library("Launcher", ["Component", "QMP", "Topology", "Wire"], audited),
 
         // The board's parts.
         .executableTarget(
             name: "baseboard",
-            dependencies: ["Component", "QMP", "Topology", "Trust", "Wire", argumentParser, logging],
+            dependencies: ["Component", "Launcher", "QMP", "Topology", "Trust", "Wire", argumentParser, logging],
             swiftSettings: common),
         component("host-cpu", ["Machine", "PCIe", "RISCV", "Sideband", "VFIOUser", "Wire"]),
         component("flash", ["QMP", "SPINOR", "Serprog", "Wire"]),
@@ -96,6 +97,9 @@ let package = Package(
 
         // Tests, one folder a library or executable; Board boots whole ones.
         .target(name: "TestKit", dependencies: ["Wire"], path: "Tests/TestKit", swiftSettings: common),
+        .executableTarget(
+            name: "test-component", dependencies: ["Component", "QMP", "Wire", argumentParser],
+            path: "Tests/TestComponent", swiftSettings: common),
         tests("Wire", ["Wire"]),
         tests("VFIOUser", ["VFIOUser", "Wire"]),
         tests("PCIe", ["PCIe", "VFIOUser", "Wire"]),
@@ -115,6 +119,6 @@ let package = Package(
         tests("Component", ["Component", "QMP", "Wire"]),
         tests("Topology", ["Topology"]),
         tests("Firmware", ["Crypto", "Trust"]),
-        tests("Board", ["Component", "QMP", "Topology", "Wire"]),
+        tests("Board", ["Component", "Launcher", "QMP", "Topology", "Wire"]),
     ]
 )

@@ -143,7 +143,10 @@ public enum ComponentCatalog {
         settings: [
             SettingDescription(
                 "image", .file(remedy: "scripts/build-firmware makes it"), required: true,
-                help: "what the chip holds at power-on")
+                help: "what the chip holds at power-on"),
+            SettingDescription("writable", .boolean, help: "writes go to the image file too; false"),
+            SettingDescription(
+                "tcp", .integer(0...65535), help: "a TCP port on 127.0.0.1 for flashrom, 0: a free one; none"),
         ])
 
     private static let securityLogic = ComponentKind(

@@ -91,4 +91,11 @@ public final class ChildProcess: Sendable {
 /// This process.
 public enum ProcessIdentifier {
     public static var current: Int32 { getpid() }
+
+    /// A descriptor that becomes readable when the process `pid`, whosever child it is, has ended.
+    public static func endDescriptor(of pid: Int32) throws(WireError) -> Descriptor {
+        let number = cs_pidfd_open(pid)
+        guard number >= 0 else { throw .last("pidfd_open", "process \(pid)") }
+        return Descriptor(adopting: number)
+    }
 }

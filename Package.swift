@@ -113,7 +113,9 @@ let package = Package(
         tests("Trust", ["Trust", "Crypto"]),
         tests("SPINOR", ["SPINOR", "Serprog", "Wire"]),
         tests("SecurityLogic", ["SecurityLogic", "Trust", "Sideband"]),
-        tests("Adapter", ["Adapter", "Ethernet", "PCIe", "QMP", "Serprog", "Sideband", "Trust", "VFIOUser", "Wire"]),
+        tests(
+            "Adapter",
+            ["Adapter", "Crypto", "Ethernet", "PCIe", "QMP", "Serprog", "Sideband", "Trust", "VFIOUser", "Wire"]),
         tests("Offload", ["Offload", "PCIe", "QMP", "VFIOUser", "Wire"]),
         tests("Management", ["Management", "Ethernet", "QMP", "Sideband", "Wire"]),
         tests("Component", ["Component", "QMP", "Wire"]),

@@ -1,0 +1,224 @@
+// The network adapter: command line and QMP around the switch, the PCIe function and, as master, the verification.
+
+import Adapter
+public import ArgumentParser
+import Component
+public import Ethernet
+import Logging
+import PCIe
+import QMP
+import Trust
+import VFIOUser
+import Wire
+
+@main
+struct AdapterCardCommand: ComponentCommand {
+    static let kind = "adapter-card"
+
+    static let configuration = CommandConfiguration(
+        commandName: kind,
+        abstract: "The board's network adapter: a PCI Express function and the switch between its Ethernet ports.",
+        discussion: """
+            With --master it also verifies the board's firmware: it reads the flash through the security logic (port \
+            spi) whenever that releases the adapter's reset (port sideband), and tells it the verdict.
+
+            Alone, as a switch between two QEMU machines:
+              adapter-card --listen eth-host=/tmp/a --listen eth-ext=/tmp/b
+              qemu-system-riscv64 ... -netdev stream,id=n,server=off,addr.type=unix,addr.path=/tmp/a
+            """)
+
+    /// The switch's ports, in the order of their numbers. Held by ComponentCatalog too.
+    static let ports = ["eth-bmc", "eth-host", "eth-ext"]
+
+    @OptionGroup var options: ComponentOptions
+
+    @Flag(help: "Verify the board's firmware through the security logic.")
+    var master = false
+
+    @Option(help: "Address of the network function: six octets, unicast.")
+    var mac = MACAddress(rawValue: 0x5254_00AD_0001)
+
+    func validate() throws {
+        guard !mac.isMulticast, mac != .unspecified else {
+            throw ValidationError("--mac \(mac): a port needs a unicast address, e.g. 52:54:00:ad:00:01")
+        }
+    }
+
+    func start(_ runtime: ComponentRuntime) throws {
+        let verification = try makeVerification(runtime)
+        let fabric = try startSwitch(runtime)
+        let server = try startFunction(runtime, fabric, verification?.0)
+        register(runtime, fabric, verification?.0, server)
+        registerCapture(
+            CaptureSession(fabric.ports.map { .init(name: "\(runtime.name).\($0.name)", tap: $0.tap) }), runtime)
+        if let (verification, source) = verification {
+            try verification.start(source)
+            runtime.onStop { verification.stop() }
+        }
+    }
+
+    // MARK: Switch
+
+    /// The switch has a thread of its own: frames never wait for a person at the control socket.
+    private func startSwitch(_ runtime: ComponentRuntime) throws -> SwitchFabric {
+        let loop = try EventLoop()
+        let fabric = SwitchFabric(ports: Self.ports, loop: loop) { runtime.log.warning("\($0)") }
+        for port in Self.ports {
+            if let listener = try runtime.listener(port) {
+                try fabric.start(port, .serves(listener))
+            } else if let path = runtime.connectionPath(port) {
+                do throws(WireError) { try fabric.start(port, .uses(path: path)) } catch {
+                    throw ComponentError.wire(port: port, error)
+                }
+            }
+        }
+        let thread = WorkerThread("switch") { loop.run() }
+        runtime.onStop {
+            fabric.stop()
+            loop.stop()
+            thread.join()
+        }
+        return fabric
+    }
+
+    // MARK: PCIe function
+
+    private func startFunction(
+        _ runtime: ComponentRuntime, _ fabric: SwitchFabric, _ verification: FirmwareVerification?
+    ) throws -> VFIOUserServer? {
+        guard let listener = try runtime.listener("pcie") else { return nil }
+        let (mac, isMaster) = (mac, master)
+        let endpoint = Endpoint(AdapterCard.description) { _ in
+            AdapterCard {
+                AdapterRegisters(
+                    mac: mac, isMaster: isMaster, verification: verification?.snapshot.register ?? .none,
+                    ports: fabric.ports.map { AdapterRegisters.Port(isUp: $0.isUp, statistics: $0.statistics) })
+            }
+        }
+        let server = VFIOUserServer(listener: listener, device: endpoint) { runtime.log.warning("pcie: \($0)") }
+        server.start()
+        runtime.onStop { server.stop() }
+        return server
+    }
+
+    // MARK: Verification
+
+    private func makeVerification(_ runtime: ComponentRuntime) throws -> (FirmwareVerification, LinkSource)? {
+        let paths = ["spi", "sideband"].map { ($0, runtime.connectionPath($0)) }
+        guard master else {
+            if let (port, _) = paths.first(where: { $0.1 != nil }) {
+                throw ComponentError.message("port '\(port)' is the master's: give --master too")
+            }
+            return nil
+        }
+        for (port, path) in paths where path == nil { throw ComponentError.noSocketToUse(port: port) }
+        guard let spi = paths[0].1, let sideband = paths[1].1 else { return nil }
+        let verification = FirmwareVerification(
+            loop: runtime.loop, connectFlash: { () throws(WireError) in try Socket.connect(to: spi) },
+            report: { runtime.log.warning("\($0)") }, emit: { announce($0, runtime) })
+        return (verification, .uses(path: sideband))
+    }
+
+    private func announce(_ event: VerificationSequence.Event, _ runtime: ComponentRuntime) {
+        switch event {
+        case .verifying:
+            runtime.setStatus("running", ["firmware": "verifying"])
+            runtime.emit("FIRMWARE_VERIFYING")
+        case .verified(let image, let version):
+            runtime.log.info("firmware verified: \(image), security version \(version)")
+            runtime.setStatus("running", ["firmware": "verified", "image": .string(image)])
+            runtime.emit(
+                "FIRMWARE_VERIFIED", ["image": .string(image), "security-version": .integer(Int64(version))])
+        case .refused(let image, let reason):
+            runtime.log.error("firmware refused: \(image): \(reason)")
+            let data: [String: JSONValue] = ["image": .string(image), "reason": .string(reason)]
+            runtime.setStatus("running", data.merging(["firmware": "refused"]) { own, _ in own })
+            runtime.emit("FIRMWARE_REFUSED", data)
+        }
+    }
+
+    // MARK: Queries
+
+    private func registerCapture(_ session: CaptureSession, _ runtime: ComponentRuntime) {
+        runtime.control.register(
+            QMPCommand("capture-start", [.required("path", .string)]) { arguments throws(QMPError) in
+                do throws(CaptureSession.Failure) {
+                    try session.start(path: arguments["path"]?.stringValue ?? "")
+                } catch { throw QMPError("\(error)") }
+                return [:]
+            })
+        runtime.control.register(
+            QMPCommand("capture-stop") { _ throws(QMPError) in
+                do throws(CaptureSession.Failure) { try session.stop() } catch { throw QMPError("\(error)") }
+                return [:]
+            })
+    }
+
+    private func register(
+        _ runtime: ComponentRuntime, _ fabric: SwitchFabric, _ verification: FirmwareVerification?,
+        _ server: VFIOUserServer?
+    ) {
+        let (mac, isMaster) = (mac, master)
+        runtime.control.register(
+            QMPCommand("query-adapter") { _ throws(QMPError) in
+                [
+                    "mac": .string(mac.description),
+                    "master": .bool(isMaster),
+                    "host-connected": .bool(server?.hasClient ?? false),
+                    "verification": verification?.snapshot.json ?? .null,
+                ]
+            })
+        runtime.control.register(
+            QMPCommand("query-ports") { _ throws(QMPError) in .array(fabric.ports.map(\.json)) })
+        runtime.control.register(
+            QMPCommand("query-stations") { _ throws(QMPError) in
+                .array(
+                    fabric.stations.map { station in
+                        ["mac": .string(station.address.description), "port": .string(station.port)]
+                    })
+            })
+    }
+}
+
+extension EthernetPort {
+    fileprivate var json: JSONValue {
+        let statistics = statistics
+        return [
+            "name": .string(name),
+            "link": .bool(isUp),
+            "received-frames": .unsigned(statistics.receivedFrames),
+            "received-bytes": .unsigned(statistics.receivedBytes),
+            "received-dropped": .unsigned(statistics.receivedDropped),
+            "sent-frames": .unsigned(statistics.sentFrames),
+            "sent-bytes": .unsigned(statistics.sentBytes),
+            "sent-dropped": .unsigned(statistics.sentDropped),
+        ]
+    }
+}
+
+extension FirmwareVerification.Snapshot {
+    fileprivate var json: JSONValue {
+        var members: [String: JSONValue] = [
+            "phase": .string(phase.rawValue), "runs": .unsigned(runs),
+            "duration": duration.map { .unsigned($0.clampedNanoseconds) } ?? .null,
+        ]
+        switch verdict {
+        case .verified(let manifest, _):
+            members["verdict"] = "verified"
+            members["image"] = .string(manifest.name)
+            members["security-version"] = .integer(Int64(manifest.securityVersion))
+        case .refused(let refusal, let imageName):
+            members["verdict"] = "refused"
+            members["image"] = imageName.map { .string($0) } ?? .null
+            members["reason"] = .string(refusal.description)
+        case nil:
+            members["verdict"] = .null
+        }
+        return .object(members)
+    }
+}
+
+extension MACAddress: ExpressibleByArgument {
+    public init?(argument: String) { self.init(argument) }
+    public var defaultValueDescription: String { description }
+}

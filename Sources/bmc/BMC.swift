@@ -72,9 +72,30 @@ struct BMC: ComponentCommand {
 
         if let listener = try runtime.listener("console") { try controller.startConsole(listener) }
         if let listener = try runtime.listener("serial") { try controller.startSerial(listener) }
-        if let source = try runtime.ethernetSource("eth0") { try controller.startNetwork(source) }
+        if let source = try runtime.ethernetSource("eth0") {
+            do throws(WireError) { try controller.startNetwork(source) } catch {
+                throw ComponentError.wire(port: "eth0", error)
+            }
+        }
         try controller.startPower(try runtime.connection("sideband", kind: .seqpacket))
         runtime.onStop { controller.stop() }
+        registerCapture(
+            CaptureSession([.init(name: "\(runtime.name).eth0", tap: controller.networkTap)]), runtime)
+    }
+
+    private func registerCapture(_ session: CaptureSession, _ runtime: ComponentRuntime) {
+        runtime.control.register(
+            QMPCommand("capture-start", [.required("path", .string)]) { arguments throws(QMPError) in
+                do throws(CaptureSession.Failure) {
+                    try session.start(path: arguments["path"]?.stringValue ?? "")
+                } catch { throw QMPError("\(error)") }
+                return [:]
+            })
+        runtime.control.register(
+            QMPCommand("capture-stop") { _ throws(QMPError) in
+                do throws(CaptureSession.Failure) { try session.stop() } catch { throw QMPError("\(error)") }
+                return [:]
+            })
     }
 
     private func announce(_ event: ManagementController.Event, _ runtime: ComponentRuntime) {

@@ -58,7 +58,28 @@ struct BMCProcessTests {
         #expect(try network.next()?[34] == 0)
     }
 
+    @Test func `a running BMC is captured and tshark reads the conversation`() throws {
+        let bmc = try start()
+        let network = FramePeer(socket: try bmc.connect("eth0"))
+        _ = try network.next()
+        let path = bmc.folder.file("x.pcapng")
+        _ = try bmc.control.execute("capture-start", ["path": .string(path)])
+        #expect(throws: (any Error).self) { try bmc.control.execute("capture-start", ["path": .string(path)]) }
+        try network.send(echo())
+        _ = try network.next()
+        _ = try bmc.control.execute("capture-stop")
+        try network.send(echo())
+        _ = try network.next()
+        let rows = try tshark(
+            [UInt8](Data(contentsOf: URL(fileURLWithPath: path))), fields: ["frame.interface_name", "icmp.type"])
+        #expect(rows == [["bmc.eth0", "8"], ["bmc.eth0", "0"]])
+        #expect(throws: (any Error).self) { try bmc.control.execute("capture-stop") }
+        #expect(throws: (any Error).self) { try bmc.control.execute("capture-start", ["path": "/nowhere/x.pcapng"]) }
+        _ = try bmc.control.execute("capture-start", ["path": "/dev/null"])
+    }
+
     static let mistakes: [([String], String)] = [
+        (["--connect", "eth0=/nowhere/x"], "port 'eth0': /nowhere/x"),
         (["--mac", "52:54:00"], "52:54:00"),
         (["--mac", "01:00:5e:00:00:01"], "unicast"),
         (["--address", "192.168.7.2"], "192.168.7.2"),

@@ -30,7 +30,10 @@ run_build() {
     else
         swift build --package-path "$ROOT" -c release "$@" >"$log" 2>&1 </dev/null || status=1
     fi
-    if ((status != 0)); then cat "$log" >&2; fi
+    if ((status != 0)); then
+        # Without the lines that only tell how far it is, unless there are no others.
+        grep -v '^\[[0-9]*/[0-9]*\] ' "$log" >&2 || cat "$log" >&2
+    fi
     rm -f "$log"
     if ((status != 0)); then
         rm -f "$new"
@@ -51,7 +54,8 @@ build_executables() {
 build_tests() {
     local -a test_inputs
     swift_inputs test_inputs
-    test_inputs+=("$ROOT/Tests")
+    # Tests compile some of the firmware's sources too.
+    test_inputs+=("$ROOT/Tests" "$ROOT/Sources/Firmware")
     run_build "$ROOT/.build/.tests-built" test_inputs "Baseboard and its tests" --build-tests
     if [[ $ROOT/.build/.tests-built -nt $ROOT/.build/.built ]]; then
         cp -p "$ROOT/.build/.tests-built" "$ROOT/.build/.built"

@@ -12,7 +12,7 @@ struct Host {
 
     // MARK: Banner
 
-    private func label(_ text: StaticString) {
+    func label(_ text: StaticString) {
         console.text("  ")
         console.text(text, width: 13)
     }
@@ -294,6 +294,7 @@ struct Host {
     host.banner()
     host.startInterrupts()
     host.enumerate()
+    host.showAdapters()
     host.serveCard()
     output.line()
     output.line("Baseboard firmware: ready")

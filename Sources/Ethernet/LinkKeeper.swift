@@ -24,11 +24,14 @@ public final class LinkKeeper: Sendable {
     /// two seconds, so that a peer that stays away costs nothing to speak of.
     static let firstRetry = Duration.milliseconds(20)
     static let longestRetry = Duration.seconds(2)
+    /// A link that lived shorter than this did not work: a peer that accepts and closes must not be called without end.
+    static let provenAfter = Duration.seconds(1)
 
     private struct State {
         var isUp = false
         var isStopped = false
         var retry = LinkKeeper.firstRetry
+        var cameUp = MonotonicTime(nanoseconds: 0)
         var timer: EventLoop.Timer?
     }
 
@@ -71,7 +74,7 @@ public final class LinkKeeper: Sendable {
         guard again else { return }
         switch source {
         case .serves: try? listen()
-        case .uses(let path): connectAgain(path, isFirst: true)
+        case .uses(let path): linkLost(path)
         case .connected: break
         }
     }
@@ -90,7 +93,7 @@ public final class LinkKeeper: Sendable {
         let wanted = state.withLock { state in
             guard !state.isStopped else { return false }
             state.isUp = true
-            state.retry = Self.firstRetry
+            state.cameUp = .now
             return true
         }
         if wanted { onUp(socket) }
@@ -108,23 +111,39 @@ public final class LinkKeeper: Sendable {
         comeUp(socket)
     }
 
+    /// Tries at once after a link that worked, later after one that did not.
+    private func linkLost(_ path: String) {
+        let isProven = state.withLock { state in
+            let isProven = MonotonicTime.now.since(state.cameUp) >= Self.provenAfter
+            if isProven { state.retry = Self.firstRetry }
+            return isProven
+        }
+        if isProven {
+            connectAgain(path, isFirst: true)
+        } else {
+            scheduleRetry(path, isFirst: true)
+        }
+    }
+
     private func connectAgain(_ path: String, isFirst: Bool) {
         do throws(WireError) {
             comeUp(try Socket.connect(to: path, kind: kind))
         } catch {
             if isFirst { report("\(error): the link is down; trying again until it is back") }
-            let delay = state.withLock { state in
-                defer { state.retry = min(state.retry * 2, Self.longestRetry) }
-                return state.retry
-            }
-            let timer = loop.schedule(at: .after(delay)) { [weak self] in
-                self?.connectAgain(path, isFirst: false)
-            }
-            let stopped = state.withLock { state in
-                state.timer = timer
-                return state.isStopped
-            }
-            if stopped { loop.cancel(timer) }
+            scheduleRetry(path, isFirst: false)
         }
+    }
+
+    private func scheduleRetry(_ path: String, isFirst: Bool) {
+        let delay = state.withLock { state in
+            defer { state.retry = min(state.retry * 2, Self.longestRetry) }
+            return state.retry
+        }
+        let timer = loop.schedule(at: .after(delay)) { [weak self] in self?.connectAgain(path, isFirst: isFirst) }
+        let isStopped = state.withLock { state in
+            state.timer = timer
+            return state.isStopped
+        }
+        if isStopped { loop.cancel(timer) }
     }
 }

@@ -88,6 +88,7 @@ public final class ManagementController: Sendable {
     private let port: EthernetPort
     private let console = Mutex<ConsoleServer?>(nil)
     private let serialKeeper = Mutex<LinkKeeper?>(nil)
+    private let sidebandKeeper = Mutex<LinkKeeper?>(nil)
     private let emit: @Sendable (Event) -> Void
     private let report: @Sendable (String) -> Void
 
@@ -145,17 +146,20 @@ public final class ManagementController: Sendable {
     }
 
     /// Begins to obey RESET# on the sideband; without a sideband the controller leaves reset at once.
-    public func startPower(_ socket: Socket?) throws(WireError) {
-        guard let socket else { return setHeld(false) }
-        let link = SidebandLink(socket: socket)
-        state.withLock { $0.sideband = link }
-        try loop.add(socket.descriptor) { [weak self] _ in self?.drainSideband() }
+    public func startPower(_ source: LinkSource?) throws(WireError) {
+        guard let source else { return setHeld(false) }
+        let keeper = LinkKeeper(
+            source, kind: .seqpacket, loop: loop, report: { [report] in report("sideband: \($0)") },
+            onUp: { [weak self] in self?.sidebandCameUp($0) })
+        sidebandKeeper.withLock { $0 = keeper }
+        try keeper.start()
     }
 
     /// Ends every link.
     public func stop() {
         port.stop()
         serialKeeper.withLock { $0 }?.stop()
+        sidebandKeeper.withLock { $0 }?.stop()
         state.withLock { $0.serial }?.shutdown()
     }
 
@@ -184,6 +188,17 @@ public final class ManagementController: Sendable {
 
     // MARK: Power
 
+    private func sidebandCameUp(_ socket: Socket) {
+        let link = SidebandLink(socket: socket)
+        state.withLock { $0.sideband = link }
+        do throws(WireError) {
+            try loop.add(socket.descriptor) { [weak self] _ in self?.drainSideband() }
+        } catch {
+            report("sideband: \(error)")
+            losePower(link)
+        }
+    }
+
     private func drainSideband() {
         while let link = state.withLock({ $0.sideband }) {
             do throws(SidebandLink.Failure) {
@@ -203,8 +218,9 @@ public final class ManagementController: Sendable {
     private func losePower(_ link: SidebandLink) {
         loop.remove(link.socket.descriptor)
         state.withLock { $0.sideband = nil }
-        report("sideband: the security logic is gone: in reset from now on")
+        report("sideband: the security logic is gone: in reset until it is back")
         setHeld(true)
+        sidebandKeeper.withLock { $0 }?.linkEnded()
     }
 
     private func setHeld(_ isHeld: Bool) {

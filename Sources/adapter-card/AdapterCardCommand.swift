@@ -52,7 +52,9 @@ struct AdapterCardCommand: ComponentCommand {
         registerCapture(
             CaptureSession(fabric.ports.map { .init(name: "\(runtime.name).\($0.name)", tap: $0.tap) }), runtime)
         if let (verification, source) = verification {
-            try verification.start(source)
+            do throws(WireError) { try verification.start(source) } catch {
+                throw ComponentError.wire(port: "sideband", error)
+            }
             runtime.onStop { verification.stop() }
         }
     }

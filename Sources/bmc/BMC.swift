@@ -77,7 +77,9 @@ struct BMC: ComponentCommand {
                 throw ComponentError.wire(port: "eth0", error)
             }
         }
-        try controller.startPower(try runtime.connection("sideband", kind: .seqpacket))
+        do throws(WireError) {
+            try controller.startPower(runtime.connectionPath("sideband").map { .uses(path: $0) })
+        } catch { throw ComponentError.wire(port: "sideband", error) }
         runtime.onStop { controller.stop() }
         registerCapture(
             CaptureSession([.init(name: "\(runtime.name).eth0", tap: controller.networkTap)]), runtime)

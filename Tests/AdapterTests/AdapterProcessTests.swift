@@ -145,6 +145,10 @@ struct AdapterProcessTests {
         (["--master"], "port 'spi' is not connected"),
         (["--master", "--connect", "spi=/tmp/x"], "port 'sideband' is not connected"),
         (["--connect", "spi=/tmp/x"], "give --master too"),
+        (
+            ["--master", "--connect", "spi=/tmp/x", "--connect", "sideband=/nowhere/x"],
+            "port 'sideband': /nowhere/x"
+        ),
         (["--mac", "01:00:5e:00:00:01"], "unicast"),
         (["--connect", "eth-ext=/nowhere/x"], "port 'eth-ext': /nowhere/x"),
         (["--listen", "eth9=/tmp/bb-nobody"], "eth9"),

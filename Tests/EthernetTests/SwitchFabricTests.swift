@@ -130,6 +130,20 @@ struct SwitchFabricTests {
         serving.stop()
     }
 
+    @Test func `a peer that accepts and closes is not called without end`() throws {
+        let thread = try LoopThread()
+        defer { thread.end() }
+        let folder = TemporaryFolder()
+        let listener = try Listener(path: folder.file("a"))
+        let fabric = SwitchFabric(ports: ["a"], loop: thread.loop)
+        try fabric.start("a", .uses(path: folder.file("a")))
+        // The intervals double from 20 ms: seven calls take at least 1.26 s.
+        let start = MonotonicTime.now
+        for _ in 0..<7 { try listener.accept(until: .after(.seconds(20))).shutdown() }
+        #expect(MonotonicTime.now.since(start) >= .milliseconds(1260))
+        fabric.stop()
+    }
+
     @Test func `a link to a path where nobody listens is refused by name`() throws {
         let thread = try LoopThread()
         defer { thread.end() }

@@ -37,7 +37,7 @@ final class Bench: Sendable {
 
     func sideband() throws -> SidebandLink {
         let (ours, theirs) = try Socket.pair(kind: .seqpacket)
-        try controller.startPower(ours)
+        try controller.startPower(.connected(ours))
         return SidebandLink(socket: theirs)
     }
 
@@ -98,6 +98,20 @@ struct ManagementControllerTests {
         #expect(eventually { !bench.controller.snapshot.isHeld })
         sideband.socket.shutdown()
         #expect(eventually { bench.controller.snapshot.isHeld })
+    }
+
+    @Test func `a security logic that comes again is obeyed again`() throws {
+        let bench = try Bench()
+        let path = bench.folder.file("sideband")
+        let listener = try Listener(path: path, kind: .seqpacket)
+        try bench.controller.startPower(.uses(path: path))
+        for _ in 0..<3 {
+            let logic = SidebandLink(socket: try listener.accept(until: .after(.seconds(20))))
+            try logic.send(.signal(.reset, level: true))
+            #expect(try logic.receive(until: .after(.seconds(20))) == .signal(.powerGood, level: true))
+            logic.socket.shutdown()
+            #expect(eventually { bench.controller.snapshot.isHeld })
+        }
     }
 
     @Test func `a refused sideband datagram changes nothing`() throws {

@@ -81,7 +81,9 @@ let package = Package(
         // The board's parts.
         .executableTarget(
             name: "baseboard",
-            dependencies: ["Component", "Launcher", "QMP", "Topology", "Trust", "Wire", argumentParser, logging],
+            dependencies: [
+                "Component", "Crypto", "Launcher", "QMP", "Topology", "Trust", "Wire", argumentParser, logging,
+            ],
             swiftSettings: common),
         component("host-cpu", ["Machine", "PCIe", "RISCV", "Sideband", "VFIOUser", "Wire"]),
         component("flash", ["QMP", "SPINOR", "Serprog", "Wire"]),
@@ -111,8 +113,8 @@ let package = Package(
         tests("Machine", ["Machine", "QMP", "RISCV", "Serprog", "Sideband", "Wire"]),
         tests("Crypto", ["Crypto"]),
         tests("Trust", ["Trust", "Crypto"]),
-        tests("SPINOR", ["SPINOR", "Serprog", "Wire"]),
-        tests("SecurityLogic", ["SecurityLogic", "Trust", "Sideband"]),
+        tests("SPINOR", ["QMP", "SPINOR", "Serprog", "Wire"]),
+        tests("SecurityLogic", ["Crypto", "QMP", "SPINOR", "SecurityLogic", "Serprog", "Sideband", "Trust", "Wire"]),
         tests(
             "Adapter",
             ["Adapter", "Crypto", "Ethernet", "PCIe", "QMP", "Serprog", "Sideband", "Trust", "VFIOUser", "Wire"]),

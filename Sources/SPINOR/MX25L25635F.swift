@@ -46,6 +46,8 @@ public struct SPINORChip: Sendable {
         /// Programs and erases that a latch or a protection bit stopped.
         public var refusedWrites: UInt64 = 0
         public var unknownOpcodes: UInt64 = 0
+
+        public init() {}
     }
 
     public private(set) var counters = Counters()

@@ -1,6 +1,7 @@
 import Foundation
 import SPINOR
 import Serprog
+import TestKit
 import Testing
 
 /// An erased image file of its own, removed by `remove()`.
@@ -223,8 +224,8 @@ final class Bench {
     }
 
     @Test func `random transactions never trap`() {
-        let seed = UInt64.random(in: 0...UInt64.max)
-        var generator = SplitMix(seed)
+        var generator = SeededGenerator.fresh()
+        let seed = generator.seed
         print("seed \(seed)")
         for _ in 0..<20_000 {
             let write = (0..<Int.random(in: 0...8, using: &generator)).map { _ in
@@ -278,18 +279,5 @@ final class Bench {
         }
         #expect(first.isPersistent)
         #expect(throws: Never.self) { try FlashContent(path: file.path, count: MX25L25635F.size, writable: false) }
-    }
-}
-
-/// SplitMix64: a seeded generator.
-struct SplitMix: RandomNumberGenerator {
-    private var state: UInt64
-    init(_ seed: UInt64) { state = seed }
-    mutating func next() -> UInt64 {
-        state &+= 0x9E37_79B9_7F4A_7C15
-        var value = state
-        value = (value ^ (value >> 30)) &* 0xBF58_476D_1CE4_E5B9
-        value = (value ^ (value >> 27)) &* 0x94D0_49BB_1331_11EB
-        return value ^ (value >> 31)
     }
 }

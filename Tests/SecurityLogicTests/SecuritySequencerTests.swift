@@ -1,5 +1,6 @@
 import SecurityLogic
 import Sideband
+import TestKit
 import Testing
 import Trust
 
@@ -236,8 +237,8 @@ import Trust
     }
 
     @Test func `no order of events releases a component that was not verified`() {
-        let seed = UInt64.random(in: 0...UInt64.max)
-        var generator = SplitMix(seed)
+        var generator = SeededGenerator.fresh()
+        let seed = generator.seed
         for _ in 0..<300 {
             var sequencer = SecuritySequencer(fuses: Self.fuses)
             var tokens: [SecuritySequencer.TimerToken] = []
@@ -265,18 +266,5 @@ import Trust
                 #expect(!sequencer.released.contains(.host) || sequencer.released.contains(.bmc), "seed \(seed)")
             }
         }
-    }
-}
-
-/// SplitMix64: a seeded generator.
-struct SplitMix: RandomNumberGenerator {
-    private var state: UInt64
-    init(_ seed: UInt64) { state = seed }
-    mutating func next() -> UInt64 {
-        state &+= 0x9E37_79B9_7F4A_7C15
-        var value = state
-        value = (value ^ (value >> 30)) &* 0xBF58_476D_1CE4_E5B9
-        value = (value ^ (value >> 27)) &* 0x94D0_49BB_1331_11EB
-        return value ^ (value >> 31)
     }
 }

@@ -1,4 +1,5 @@
 import Serprog
+import TestKit
 import Testing
 import Wire
 
@@ -75,8 +76,8 @@ import Wire
     }
 
     @Test func `random bytes never end in a trap`() throws {
-        let seed = UInt64.random(in: 0...UInt64.max)
-        var generator = SplitMix(seed)
+        var generator = SeededGenerator.fresh()
+        let seed = generator.seed
         for _ in 0..<200 {
             let served = try Served(.counting)
             let bytes = (0..<Int.random(in: 1...64, using: &generator)).map { _ in
@@ -91,18 +92,5 @@ import Wire
                 end == nil || end == .wire(.closed(inMessage: true)) || end == .wire(.closed(inMessage: false)),
                 "seed \(seed)")
         }
-    }
-}
-
-/// SplitMix64: a seeded generator.
-struct SplitMix: RandomNumberGenerator {
-    private var state: UInt64
-    init(_ seed: UInt64) { state = seed }
-    mutating func next() -> UInt64 {
-        state &+= 0x9E37_79B9_7F4A_7C15
-        var value = state
-        value = (value ^ (value >> 30)) &* 0xBF58_476D_1CE4_E5B9
-        value = (value ^ (value >> 27)) &* 0x94D0_49BB_1331_11EB
-        return value ^ (value >> 31)
     }
 }

@@ -1,4 +1,5 @@
 import Crypto
+import TestKit
 import Testing
 import Trust
 
@@ -140,8 +141,8 @@ import Trust
     }
 
     @Test func `what the decoder accepts from mutated input it also writes back`() throws {
-        let seed = UInt64.random(in: 0...UInt64.max)
-        var generator = SplitMix(seed)
+        var generator = SeededGenerator.fresh()
+        let seed = generator.seed
         let corpus = Self.examples.map { $0.0.encoded() } + [CBOR.array(Self.examples.map(\.0)).encoded()]
         var accepted = 0
         for _ in 0..<40_000 {
@@ -163,18 +164,5 @@ import Trust
             }
         }
         #expect(accepted > 0, "the fuzzer never got through: seed \(seed)")
-    }
-}
-
-/// SplitMix64: a seeded generator.
-struct SplitMix: RandomNumberGenerator {
-    private var state: UInt64
-    init(_ seed: UInt64) { state = seed }
-    mutating func next() -> UInt64 {
-        state &+= 0x9E37_79B9_7F4A_7C15
-        var value = state
-        value = (value ^ (value >> 30)) &* 0xBF58_476D_1CE4_E5B9
-        value = (value ^ (value >> 27)) &* 0x94D0_49BB_1331_11EB
-        return value ^ (value >> 31)
     }
 }

@@ -1,4 +1,5 @@
 import Crypto
+import TestKit
 import Testing
 import Trust
 
@@ -247,8 +248,8 @@ import Trust
     }
 
     @Test func `random damage to the manifest region is always refused and never traps`() throws {
-        let seed = UInt64.random(in: 0...UInt64.max)
-        var generator = SplitMix(seed)
+        var generator = SeededGenerator.fresh()
+        let seed = generator.seed
         let message = ImageFixture.message(in: image)
         let small = Array(image[..<0x12_0000])
         for _ in 0..<500 {

@@ -1,0 +1,48 @@
+import FoundationEssentials
+import Machine
+import RISCV
+import TestKit
+import Testing
+
+private let firmwareFolder = packageFolder + "/.build/firmware/"
+private let parts = ["first-stage.bin", "fw_dynamic.bin", "host.bin"].map { firmwareFolder + $0 }
+
+@Suite(.enabled(if: parts.allSatisfy(FileManager.default.fileExists(atPath:)), "run scripts/build-firmware"))
+struct `Board firmware` {
+    /// The flash layout of docs/wiring.md, unsigned: nobody verifies here.
+    private static func image() throws -> [UInt8] {
+        let contents = try parts.map { Array(try Data(contentsOf: URL(filePath: $0))) }
+        var image = [UInt8](repeating: 0xFF, count: 2 << 20)
+        func put(_ bytes: [UInt8], at offset: Int) { image.replaceSubrange(offset..<offset + bytes.count, with: bytes) }
+        func little(_ value: UInt64, _ count: Int) -> [UInt8] {
+            (0..<count).map { UInt8(truncatingIfNeeded: value >> ($0 * 8)) }
+        }
+        put(contents[0], at: 0)
+        put(contents[1], at: 0x2_0000)
+        put(contents[2], at: 0x10_0000)
+        var directory = little(0x4452_4942, 4) + little(2, 4)
+        let entries: [[UInt64]] = [
+            [0x2_0000, UInt64(contents[1].count), 0x8000_0000, 1],
+            [0x10_0000, UInt64(contents[2].count), 0x8020_0000, 2],
+        ]
+        for entry in entries { directory += entry.flatMap { little($0, 8) } }
+        put(directory, at: 0x1_F000)
+        return image
+    }
+
+    @Test(arguments: [
+        (HartConfiguration.InterruptArchitecture.aia, 1), (.plic, 1), (.aia, 4),
+    ])
+    func `first stage, OpenSBI and host firmware run to the last line`(
+        _ interrupts: HartConfiguration.InterruptArchitecture, _ harts: Int
+    ) throws {
+        let bench = try MachineBench(
+            try Self.image(),
+            MachineConfiguration(memorySize: 128 << 20, hartCount: harts, interrupts: interrupts))
+        bench.run(within: .seconds(60)) { bench.text.contains("Baseboard firmware: ready") }
+        let text = bench.text
+        bench.stop()
+        #expect(text.contains("OpenSBI v1."), "\(text)")
+        #expect(text.contains("Baseboard firmware: ready"), "\(text)")
+    }
+}

@@ -5,6 +5,7 @@ public import Component
 import Glibc
 import Logging
 import Machine
+import PCIe
 import QMP
 import RISCV
 import Wire
@@ -49,6 +50,9 @@ struct HostCPU: ComponentCommand {
     @Option(help: ArgumentHelp("Write the devicetree of such a machine to a file, and end.", valueName: "file"))
     var dumpDevicetree: String?
 
+    /// rp0 to rp7
+    private static let rootPorts = 8
+
     private var machineConfiguration: MachineConfiguration {
         MachineConfiguration(
             memorySize: memory.bytes, hartCount: harts, interrupts: interrupts == .aia ? .aia : .plic,
@@ -70,9 +74,19 @@ struct HostCPU: ComponentCommand {
         }
         let flash = SerprogFlash(socket: try runtime.requireConnection("spi"))
         let log = runtime.log
-        let machine = try Machine(machineConfiguration, flash: flash, loop: runtime.loop) { event in
-            announce(event, runtime)
+        let cards = (0..<Self.rootPorts).compactMap { port in
+            runtime.connectionPath("rp\(port)").map { (port: port, path: $0) }
         }
+        let machine = try Machine(
+            machineConfiguration, flash: flash, loop: runtime.loop,
+            root: { ports in
+                // Ports above the last card's would be empty slots that firmware has to look into.
+                let count = (cards.last?.port ?? 0) + 1
+                let root = try ports.makeRootComplex(ports: count) { log.warning("\($0)") }
+                for card in cards { try root.connect(port: card.port, to: card.path) }
+                return root
+            },
+            onEvent: { announce($0, runtime) })
         runtime.setStatus("held")
 
         let serial = SerialBridge(uart: machine.uart, loop: runtime.loop) { log.warning("\($0)") }

@@ -10,7 +10,7 @@ private let parts = ["first-stage.bin", "fw_dynamic.bin", "host.bin"].map { firm
 @Suite(.enabled(if: parts.allSatisfy(FileManager.default.fileExists(atPath:)), "run scripts/build-firmware"))
 struct `Board firmware` {
     /// The flash layout of docs/wiring.md, unsigned: nobody verifies here.
-    private static func image() throws -> [UInt8] {
+    static func image() throws -> [UInt8] {
         let contents = try parts.map { Array(try Data(contentsOf: URL(filePath: $0))) }
         var image = [UInt8](repeating: 0xFF, count: 2 << 20)
         func put(_ bytes: [UInt8], at offset: Int) { image.replaceSubrange(offset..<offset + bytes.count, with: bytes) }
@@ -44,5 +44,31 @@ struct `Board firmware` {
         bench.stop()
         #expect(text.contains("OpenSBI v1."), "\(text)")
         #expect(text.contains("Baseboard firmware: ready"), "\(text)")
+    }
+
+    @Test(arguments: ["aia", "plic"])
+    func `a card behind a root port is enumerated, does DMA and interrupts`(_ interrupts: String) throws {
+        let folder = TemporaryFolder()
+        let card = try RunningProcess(
+            binary("offload-card"), ["--listen", "pcie=\(folder.file("card"))", "--serial", "BB-TEST-0001"])
+        #expect(eventually { FileManager.default.fileExists(atPath: folder.file("card")) })
+        let host = try HostProcess(
+            try Self.image(), ["--interrupts", interrupts, "--connect", "rp0=\(folder.file("card"))"])
+        try host.setReset(released: true)
+        let text = try host.serial.read(until: "Baseboard firmware: ready\r\n")
+        #expect(text.contains("BB-TEST-0001"), "\(text)")
+        // The machine's reset is the card's, too: the second boot finds it as it was.
+        try host.setReset(released: false)
+        try host.setReset(released: true)
+        let again = try host.serial.read(until: "Baseboard firmware: ready\r\n")
+        #expect(again.contains("BB-TEST-0001"), "\(again)")
+        // A card that dies leaves an empty slot: the next reset notices, the next boot goes without it.
+        card.terminate()
+        #expect(card.waitForExit() == 0)
+        try host.setReset(released: false)
+        #expect(host.process.waitForOutput("root port 0: the link is down"))
+        try host.setReset(released: true)
+        let without = try host.serial.read(until: "Baseboard firmware: ready\r\n")
+        #expect(without.contains("no offload card answers"), "\(without)")
     }
 }

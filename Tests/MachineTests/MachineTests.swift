@@ -288,17 +288,15 @@ enum Program {
     /// Remembers accesses; function 00:01.0 answers.
     final class Root: PCIeRootComplex {
         let log = Collected<String>()
-        func readConfiguration(_ function: PCIeFunction, register: UInt16, width: AccessWidth) -> UInt32 {
-            guard function == PCIeFunction(bus: 0, device: 1, function: 0) else { return .max }
-            return 0x1B36_0000 | UInt32(register)
+        func configRead(_ offset: UInt64, width: Int) -> UInt64 {
+            offset >> 12 == 8 ? 0x1B36_0000 | offset & 0xFFF : .max
         }
-        func writeConfiguration(_ function: PCIeFunction, register: UInt16, width: AccessWidth, value: UInt32) {
-            log.append(
-                "config \(function.bus):\(function.device).\(function.function) \(register) \(width.bytes) \(value)")
+        func configWrite(_ offset: UInt64, width: Int, value: UInt64) {
+            log.append("config \(String(offset, radix: 16)) \(width) \(value)")
         }
-        func readMemory(address: UInt64, width: AccessWidth) -> UInt64 { address }
-        func writeMemory(address: UInt64, width: AccessWidth, value: UInt64) {
-            log.append("memory \(String(address, radix: 16)) \(width.bytes) \(value)")
+        func memoryRead(_ address: UInt64, width: Int) -> UInt64 { address }
+        func memoryWrite(_ address: UInt64, width: Int, value: UInt64) {
+            log.append("memory \(String(address, radix: 16)) \(width) \(value)")
         }
         func reset() { log.append("reset") }
     }
@@ -329,19 +327,45 @@ enum Program {
         #expect(hart.x(20) == 0x4_0000_0008)
         #expect(
             root.log.all == [
-                "reset", "config 0:1.0 16 4 \(0x1B36_0004)", "memory 40000011 1 16",
+                "reset", "config 8010 4 \(0x1B36_0004)", "memory 40000011 1 16",
                 "memory 400000010 8 \(0x4_0000_0008)",
             ])
     }
 
-    @Test func `pins rotate over four sources`() throws {
+    @Test func `pins rotate over four sources, and a source is high while any of its pins is`() throws {
+        let ports = Mutex<PCIePorts?>(nil)
         let bench = try MachineBench(
-            [],
-            root: { ports in
-                #expect(ports.memory.size == 64 << 20)
-                ports.interruptLine(device: 3, pin: 2).set(true)
+            [], MachineConfiguration(memorySize: 64 << 20, interrupts: .plic),
+            root: { given in
+                ports.withLock { $0 = given }
                 return nil
             })
-        withExtendedLifetime(bench) {}
+        let given = try #require(ports.withLock { $0 })
+        #expect(given.memory.size == 64 << 20)
+        let plic = try #require(bench.machine.interruptController as? PLIC)
+        // Sources 32 to 35 are bits 0 to 3 of the second pending word; a claim for context 0 takes each.
+        plic.set(0x2004, 0xF)
+        for source in 32..<36 { plic.set(UInt64(source * 4), 1) }
+        func claimed() -> UInt32 { plic.word(0x20_0004) }
+        for (device, pin, source) in [(1, 0, 33), (1, 3, 32), (3, 2, 33), (2, 0, 34), (31, 0, 35)]
+            as [(Int, Int, UInt32)]
+        {
+            given.setINTx(device: device, pin: pin, true)
+            #expect(claimed() == source)
+            given.setINTx(device: device, pin: pin, false)
+            plic.set(0x20_0004, source)
+        }
+        given.setINTx(device: 1, pin: 0, true)
+        given.setINTx(device: 3, pin: 2, true)
+        given.setINTx(device: 1, pin: 0, false)
+        #expect(claimed() == 33)
+        plic.set(0x20_0004, 33)
+        #expect(claimed() == 33)
+        given.setINTx(device: 3, pin: 2, false)
+        plic.set(0x20_0004, 33)
+        #expect(claimed() == 0)
+        given.setINTx(device: 32, pin: 0, true)
+        given.setINTx(device: 0, pin: 4, true)
+        #expect(claimed() == 0)
     }
 }

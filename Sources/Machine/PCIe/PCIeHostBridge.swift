@@ -1,7 +1,6 @@
 // The generic ECAM host bridge: windows of the physical address space that lead to the root complex.
 //
-// Model: three windows and no state. Configuration space is memory: bits 27:20 of the offset are the bus, 19:15 the
-// device, 14:12 the function, 11:0 the register. PCI addresses are host addresses in both memory windows. There is no
+// Model: windows and no state. PCI addresses are host addresses in both memory windows. There is no
 // device with port I/O, so that window answers as an empty bus does.
 public import RISCV
 
@@ -31,25 +30,15 @@ public final class PCIeHostBridge: Sendable {
 
         init(root: (any PCIeRootComplex)?) { self.root = root }
 
-        private func function(_ offset: UInt64) -> PCIeFunction {
-            PCIeFunction(
-                bus: UInt8(truncatingIfNeeded: offset >> 20), device: UInt8(offset >> 15 & 0x1F),
-                function: UInt8(offset >> 12 & 7))
-        }
-
         func read(offset: UInt64, width: AccessWidth) -> UInt64? {
             guard width != .double else { return nil }
             guard let root else { return allOnes(width) }
-            let register = UInt16(offset & 0xFFF)
-            return UInt64(root.readConfiguration(function(offset), register: register, width: width))
-                & allOnes(width)
+            return root.configRead(offset, width: Int(width.bytes)) & allOnes(width)
         }
 
         func write(offset: UInt64, width: AccessWidth, value: UInt64) -> Bool {
             guard width != .double else { return false }
-            root?.writeConfiguration(
-                function(offset), register: UInt16(offset & 0xFFF), width: width,
-                value: UInt32(truncatingIfNeeded: value))
+            root?.configWrite(offset, width: Int(width.bytes), value: value)
             return true
         }
     }
@@ -66,11 +55,11 @@ public final class PCIeHostBridge: Sendable {
 
         func read(offset: UInt64, width: AccessWidth) -> UInt64? {
             guard let root else { return allOnes(width) }
-            return root.readMemory(address: base &+ offset, width: width) & allOnes(width)
+            return root.memoryRead(base &+ offset, width: Int(width.bytes)) & allOnes(width)
         }
 
         func write(offset: UInt64, width: AccessWidth, value: UInt64) -> Bool {
-            root?.writeMemory(address: base &+ offset, width: width, value: value)
+            root?.memoryWrite(base &+ offset, width: Int(width.bytes), value: value)
             return true
         }
     }

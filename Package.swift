@@ -98,7 +98,7 @@ let package = Package(
             path: "Sources/bench", swiftSettings: common),
 
         // Tests, one folder a library or executable; Board boots whole ones.
-        .target(name: "TestKit", dependencies: ["Wire"], path: "Tests/TestKit", swiftSettings: common),
+        .target(name: "TestKit", dependencies: ["QMP", "Wire"], path: "Tests/TestKit", swiftSettings: common),
         .executableTarget(
             name: "test-component", dependencies: ["Component", "QMP", "Wire", argumentParser],
             path: "Tests/TestComponent", swiftSettings: common),

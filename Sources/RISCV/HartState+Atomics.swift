@@ -20,7 +20,7 @@ extension HartState {
         let operand = x[rs2]
         // Safety (below): `host` points at `width` aligned bytes of a memory region.
         if isLoad {
-            let value = unsafe width == 4 ? signExtended(cs_load_acquire32(host)) : cs_load_acquire64(host)
+            let value = unsafe width == 4 ? signExtend(cs_load_acquire32(host)) : cs_load_acquire64(host)
             reservation = UInt(bitPattern: host)
             reservedValue = value
             reservedWidth = width
@@ -30,9 +30,9 @@ extension HartState {
             let isStored = unsafe storeConditional(host, width, operand)
             x[rd] = isStored ? 0 : 1
         } else if width == 4 {
-            x[rd] = unsafe signExtended(operate32(word >> 27, host, UInt32(truncatingIfNeeded: operand)))
+            x[rd] = unsafe signExtend(Self.operate32(word >> 27, host, UInt32(truncatingIfNeeded: operand)))
         } else {
-            x[rd] = unsafe operate64(word >> 27, host, operand)
+            x[rd] = unsafe Self.operate64(word >> 27, host, operand)
         }
         return true
     }
@@ -65,12 +65,8 @@ extension HartState {
         return unsafe cs_compare_exchange64(host, &expected, value)
     }
 
-    private func signExtended(_ value: UInt32) -> UInt64 {
-        UInt64(bitPattern: Int64(Int32(bitPattern: value)))
-    }
-
     // Safety (both): as in executeAtomic.
-    private func operate32(_ function: UInt32, _ host: UnsafeMutableRawPointer, _ operand: UInt32) -> UInt32 {
+    private static func operate32(_ function: UInt32, _ host: UnsafeMutableRawPointer, _ operand: UInt32) -> UInt32 {
         switch function {
         case 0x00: return unsafe cs_add32(host, operand)
         case 0x01: return unsafe cs_exchange32(host, operand)
@@ -92,7 +88,7 @@ extension HartState {
         }
     }
 
-    private func operate64(_ function: UInt32, _ host: UnsafeMutableRawPointer, _ operand: UInt64) -> UInt64 {
+    private static func operate64(_ function: UInt32, _ host: UnsafeMutableRawPointer, _ operand: UInt64) -> UInt64 {
         switch function {
         case 0x00: return unsafe cs_add64(host, operand)
         case 0x01: return unsafe cs_exchange64(host, operand)

@@ -8,13 +8,13 @@
 
 extension HartState {
     /// Whether the number's own bits let the current mode in, and allow a write if one is meant.
-    private func permitsAccess(_ number: UInt32, writes: Bool) -> Bool {
+    private mutating func permitsAccess(_ number: UInt32, writes: Bool) -> Bool {
         if writes && number >> 10 == 3 { return false }
         return UInt64(number >> 8 & 3) <= privilege.encoding
     }
 
     /// The value of a CSR, or `nil` for an illegal instruction.
-    func readCSR(_ number: UInt32) -> UInt64? {
+    mutating func readCSR(_ number: UInt32) -> UInt64? {
         guard permitsAccess(number, writes: false) else { return nil }
         switch number {
         // Floating point.
@@ -160,11 +160,13 @@ extension HartState {
 
     /// mstatus with SD.
     private var status: UInt64 {
-        mstatus & StatusBits.fs == StatusBits.fs ? mstatus | StatusBits.sd : mstatus
+        mutating get {
+            mstatus & StatusBits.fs == StatusBits.fs ? mstatus | StatusBits.sd : mstatus
+        }
     }
 
     /// Whether floating-point state may be touched (FS is not Off).
-    var hasFloatState: Bool { mstatus & StatusBits.fs != 0 }
+    var hasFloatState: Bool { mutating get { mstatus & StatusBits.fs != 0 } }
 
     private mutating func setStatus(_ value: UInt64) {
         var new = value & ~StatusBits.sd
@@ -195,13 +197,17 @@ extension HartState {
         return value & mask
     }
 
-    private var isTranslationTrapped: Bool { privilege == .supervisor && mstatus & StatusBits.tvm != 0 }
-
-    private var isSupervisorTimerVisible: Bool {
-        privilege == .machine || (menvcfg & EnvironmentBits.stce != 0 && mcounteren & 2 != 0)
+    private var isTranslationTrapped: Bool {
+        mutating get { privilege == .supervisor && mstatus & StatusBits.tvm != 0 }
     }
 
-    private func isCounterVisible(_ index: UInt32) -> Bool {
+    private var isSupervisorTimerVisible: Bool {
+        mutating get {
+            privilege == .machine || (menvcfg & EnvironmentBits.stce != 0 && mcounteren & 2 != 0)
+        }
+    }
+
+    private mutating func isCounterVisible(_ index: UInt32) -> Bool {
         switch privilege {
         case .machine: true
         case .user: mcounteren & scounteren >> index & 1 != 0
@@ -216,11 +222,15 @@ extension HartState {
 
     /// `minstret`. A cycle is an instruction here.
     private var instructionsRetired: UInt64 {
-        mcountinhibit & Self.instretInhibit != 0 ? instretOffset : retired &+ instretOffset
+        mutating get {
+            mcountinhibit & Self.instretInhibit != 0 ? instretOffset : retired &+ instretOffset
+        }
     }
 
     private var cycles: UInt64 {
-        mcountinhibit & Self.cycleInhibit != 0 ? cycleOffset : retired &+ cycleOffset
+        mutating get {
+            mcountinhibit & Self.cycleInhibit != 0 ? cycleOffset : retired &+ cycleOffset
+        }
     }
 
     /// A write takes effect after the writing instruction, which is not counted (§3.1.10).
@@ -241,7 +251,7 @@ extension HartState {
 
     // MARK: Smaia, Ssaia
 
-    private func readInterruptCSR(_ number: UInt32) -> UInt64? {
+    private mutating func readInterruptCSR(_ number: UInt32) -> UInt64? {
         switch number {
         case 0x150: siselect
         case 0x151: readIndirect(siselect, supervisorFile)
@@ -281,17 +291,19 @@ extension HartState {
     }
 
     private var writableThroughMVIP: UInt64 {
-        menvcfg & EnvironmentBits.stce != 0
-            ? InterruptBits.ssi | InterruptBits.sei : InterruptBits.supervisor
+        mutating get {
+            menvcfg & EnvironmentBits.stce != 0
+                ? InterruptBits.ssi | InterruptBits.sei : InterruptBits.supervisor
+        }
     }
 
     /// `mtopi`/`stopi`: the major interrupt in bits 27:16; its priority is 1 because no priority can be configured.
-    private func top(_ pending: UInt64) -> UInt64 {
+    private mutating func top(_ pending: UInt64) -> UInt64 {
         pending == 0 ? 0 : first(pending) << 16 | 1
     }
 
     /// `mireg`/`sireg`: 0x30…0x3F are the priorities of major interrupts (read-only zero), 0x70…0xFF the file's.
-    private func readIndirect(_ select: UInt64, _ file: InterruptFile) -> UInt64? {
+    private mutating func readIndirect(_ select: UInt64, _ file: InterruptFile) -> UInt64? {
         0x30...0x3F ~= select ? (select & 1 == 0 ? 0 : nil) : file.readRegister(select)
     }
 

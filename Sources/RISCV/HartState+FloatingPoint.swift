@@ -4,16 +4,6 @@
 // register that holds no boxed single reads as the canonical NaN.
 
 extension HartState {
-    private static let boxed: UInt64 = 0xFFFF_FFFF_0000_0000
-    private static let canonicalNaN32: UInt32 = 0x7FC0_0000
-
-    private func single(_ number: UInt8) -> UInt32 {
-        let bits = f[number]
-        return bits >= Self.boxed ? UInt32(truncatingIfNeeded: bits) : Self.canonicalNaN32
-    }
-
-    private func setSingle(_ number: UInt8, _ value: UInt32) { f[number] = Self.boxed | UInt64(value) }
-
     // MARK: memory
 
     /// FLW, FLD. False: the trap is recorded.
@@ -27,7 +17,7 @@ extension HartState {
             guard let slow = loadSlow(address, width) else { return false }
             value = slow
         }
-        f[rd] = width == 4 ? Self.boxed | value : value
+        f[rd] = width == 4 ? FloatRegisters.boxed | value : value
         mstatus |= StatusBits.fs
         return true
     }
@@ -65,12 +55,12 @@ extension HartState {
     }
 
     /// The rounding mode of an instruction; `nil` if reserved.
-    private func rounding(_ word: UInt32) -> RoundingMode? {
+    private mutating func rounding(_ word: UInt32) -> RoundingMode? {
         let field = UInt8(word >> 12 & 7)
         return RoundingMode(rawValue: field == 7 ? frm : field)
     }
 
-    private func multiplyAdd(_ word: UInt32, _ flags: inout FloatFlags) -> Bool {
+    private mutating func multiplyAdd(_ word: UInt32, _ flags: inout FloatFlags) -> Bool {
         guard let mode = rounding(word) else { return false }
         let (rd, rs1) = (UInt8(word >> 7 & 31), UInt8(word >> 15 & 31))
         let (rs2, rs3) = (UInt8(word >> 20 & 31), UInt8(word >> 27))
@@ -79,9 +69,9 @@ extension HartState {
         let negatesAddend = word & 0x7F == 0x47 || word & 0x7F == 0x4F
         switch word >> 25 & 3 {
         case 0:
-            let a = single(rs1) ^ (negatesProduct ? 1 << 31 : 0)
-            let c = single(rs3) ^ (negatesAddend ? 1 << 31 : 0)
-            setSingle(rd, SoftFloat.fma32(a, single(rs2), c, mode, &flags))
+            let a = f.single(rs1) ^ (negatesProduct ? 1 << 31 : 0)
+            let c = f.single(rs3) ^ (negatesAddend ? 1 << 31 : 0)
+            f.setSingle(rd, SoftFloat.fma32(a, f.single(rs2), c, mode, &flags))
         case 1:
             let a = f[rs1] ^ (negatesProduct ? 1 << 63 : 0)
             let c = f[rs3] ^ (negatesAddend ? 1 << 63 : 0)
@@ -92,15 +82,15 @@ extension HartState {
     }
 
     /// OP-FP with single-precision format (as destination, for conversions between formats).
-    private func executeSingle(_ word: UInt32, _ flags: inout FloatFlags) -> Bool {
+    private mutating func executeSingle(_ word: UInt32, _ flags: inout FloatFlags) -> Bool {
         let (rd, rs1, rs2) = (UInt8(word >> 7 & 31), UInt8(word >> 15 & 31), UInt8(word >> 20 & 31))
         let function = word >> 12 & 7
         let target = rd == 0 ? Slot.sink : rd
-        let a = single(rs1)
+        let a = f.single(rs1)
         switch word >> 27 {
         case 0x00, 0x01, 0x02, 0x03:
             guard let mode = rounding(word) else { return false }
-            let b = single(rs2)
+            let b = f.single(rs2)
             let result =
                 switch word >> 27 {
                 case 0x00: SoftFloat.add32(a, b, mode, &flags)
@@ -108,32 +98,32 @@ extension HartState {
                 case 0x02: SoftFloat.mul32(a, b, mode, &flags)
                 default: SoftFloat.div32(a, b, mode, &flags)
                 }
-            setSingle(rd, result)
+            f.setSingle(rd, result)
         case 0x0B:
             guard let mode = rounding(word), rs2 == 0 else { return false }
-            setSingle(rd, SoftFloat.sqrt32(a, mode, &flags))
+            f.setSingle(rd, SoftFloat.sqrt32(a, mode, &flags))
         case 0x04:
-            let b = single(rs2)
+            let b = f.single(rs2)
             switch function {
-            case 0: setSingle(rd, a & 0x7FFF_FFFF | b & 0x8000_0000)
-            case 1: setSingle(rd, a & 0x7FFF_FFFF | ~b & 0x8000_0000)
-            case 2: setSingle(rd, a ^ b & 0x8000_0000)
+            case 0: f.setSingle(rd, a & 0x7FFF_FFFF | b & 0x8000_0000)
+            case 1: f.setSingle(rd, a & 0x7FFF_FFFF | ~b & 0x8000_0000)
+            case 2: f.setSingle(rd, a ^ b & 0x8000_0000)
             default: return false
             }
         case 0x05:
             switch function {
-            case 0: setSingle(rd, SoftFloat.min32(a, single(rs2), &flags))
-            case 1: setSingle(rd, SoftFloat.max32(a, single(rs2), &flags))
+            case 0: f.setSingle(rd, SoftFloat.min32(a, f.single(rs2), &flags))
+            case 1: f.setSingle(rd, SoftFloat.max32(a, f.single(rs2), &flags))
             default: return false
             }
         case 0x08:
             guard let mode = rounding(word), rs2 == 1 else { return false }
-            setSingle(rd, SoftFloat.f64ToF32(f[rs1], mode, &flags))
+            f.setSingle(rd, SoftFloat.f64ToF32(f[rs1], mode, &flags))
         case 0x14:
             switch function {
-            case 0: x[target] = SoftFloat.le32(a, single(rs2), &flags) ? 1 : 0
-            case 1: x[target] = SoftFloat.lt32(a, single(rs2), &flags) ? 1 : 0
-            case 2: x[target] = SoftFloat.eq32(a, single(rs2), &flags) ? 1 : 0
+            case 0: x[target] = SoftFloat.le32(a, f.single(rs2), &flags) ? 1 : 0
+            case 1: x[target] = SoftFloat.lt32(a, f.single(rs2), &flags) ? 1 : 0
+            case 2: x[target] = SoftFloat.eq32(a, f.single(rs2), &flags) ? 1 : 0
             default: return false
             }
         case 0x18:
@@ -148,24 +138,24 @@ extension HartState {
         case 0x1A:
             guard let mode = rounding(word) else { return false }
             switch rs2 {
-            case 0: setSingle(rd, SoftFloat.i32ToF32(Int32(truncatingIfNeeded: x[rs1]), mode, &flags))
-            case 1: setSingle(rd, SoftFloat.u32ToF32(UInt32(truncatingIfNeeded: x[rs1]), mode, &flags))
-            case 2: setSingle(rd, SoftFloat.i64ToF32(Int64(bitPattern: x[rs1]), mode, &flags))
-            case 3: setSingle(rd, SoftFloat.u64ToF32(x[rs1], mode, &flags))
+            case 0: f.setSingle(rd, SoftFloat.i32ToF32(Int32(truncatingIfNeeded: x[rs1]), mode, &flags))
+            case 1: f.setSingle(rd, SoftFloat.u32ToF32(UInt32(truncatingIfNeeded: x[rs1]), mode, &flags))
+            case 2: f.setSingle(rd, SoftFloat.i64ToF32(Int64(bitPattern: x[rs1]), mode, &flags))
+            case 3: f.setSingle(rd, SoftFloat.u64ToF32(x[rs1], mode, &flags))
             default: return false
             }
         case 0x1C where rs2 == 0 && function == 0:
             // FMV.X.W moves bits, boxed or not.
             x[target] = signExtend(UInt32(truncatingIfNeeded: f[rs1]))
         case 0x1C where rs2 == 0 && function == 1: x[target] = SoftFloat.classify32(a)
-        case 0x1E where rs2 == 0 && function == 0: setSingle(rd, UInt32(truncatingIfNeeded: x[rs1]))
+        case 0x1E where rs2 == 0 && function == 0: f.setSingle(rd, UInt32(truncatingIfNeeded: x[rs1]))
         default: return false
         }
         return true
     }
 
     /// OP-FP with double-precision format.
-    private func executeDouble(_ word: UInt32, _ flags: inout FloatFlags) -> Bool {
+    private mutating func executeDouble(_ word: UInt32, _ flags: inout FloatFlags) -> Bool {
         let (rd, rs1, rs2) = (UInt8(word >> 7 & 31), UInt8(word >> 15 & 31), UInt8(word >> 20 & 31))
         let function = word >> 12 & 7
         let target = rd == 0 ? Slot.sink : rd
@@ -200,7 +190,7 @@ extension HartState {
         case 0x08:
             // Widening is exact, but its rounding mode must be valid all the same.
             guard rounding(word) != nil, rs2 == 0 else { return false }
-            f[rd] = SoftFloat.f32ToF64(single(rs1), &flags)
+            f[rd] = SoftFloat.f32ToF64(f.single(rs1), &flags)
         case 0x14:
             switch function {
             case 0: x[target] = SoftFloat.le64(a, b, &flags) ? 1 : 0

@@ -59,19 +59,28 @@ extension HartState {
     /// Checks protection of a translated, aligned access and finds its place. Memory in pages of one permission enters
     /// the translation cache. On `nil` the trap is recorded.
     mutating func access(_ physical: UInt64, _ address: UInt64, _ width: UInt64, _ access: Access) -> Place? {
-        guard pmp.allows(access, physical, count: width, dataPrivilege),
-            let region = region(at: physical, count: width),
-            region.permissions.contains(access == .store ? .write : .read)
-        else {
+        guard pmp.allows(access, physical, count: width, dataPrivilege) else {
             fault(access.accessFault, address)
             return nil
         }
-        if let device = region.device {
-            return unsafe Place(host: nil, device: device, offset: physical &- region.base)
-        }
-        guard let host = unsafe memory(region, physical) else {
-            fault(access.accessFault, address)
-            return nil
+        let host: UnsafeMutableRawPointer
+        if let direct = unsafe mainMemory(physical, width) {
+            unsafe host = direct
+        } else {
+            guard let region = region(at: physical, count: width),
+                region.permissions.contains(access == .store ? .write : .read)
+            else {
+                fault(access.accessFault, address)
+                return nil
+            }
+            if let device = region.device {
+                return unsafe Place(host: nil, device: device, offset: physical &- region.base)
+            }
+            guard let found = unsafe memory(region, physical) else {
+                fault(access.accessFault, address)
+                return nil
+            }
+            unsafe host = found
         }
         if pmp.isUniform(page: physical & ~0xFFF) {
             let entry = access == .store ? translations.writing(address) : translations.reading(address)

@@ -44,7 +44,7 @@ extension HartState {
 
     /// FENCE. On this host only a store that must be seen before a later load needs an instruction.
     @inline(__always)
-    func fence(_ word: UInt32) {
+    mutating func fence(_ word: UInt32) {
         #if arch(x86_64)
             // Predecessors O, W and successors I, R; PAUSE has no successors.
             if word >> 24 & 5 != 0 && word >> 20 & 10 != 0 { cs_fence() }

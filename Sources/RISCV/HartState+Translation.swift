@@ -26,7 +26,7 @@ extension HartState {
     }
 
     /// Whether accesses of a privilege go through page tables.
-    func translates(_ privilege: Privilege) -> Bool {
+    mutating func translates(_ privilege: Privilege) -> Bool {
         privilege != .machine && satp >> 60 != TranslationMode.bare
     }
 
@@ -75,7 +75,7 @@ extension HartState {
         return nil
     }
 
-    private func permits(_ entry: UInt64, _ access: Access, _ privilege: Privilege) -> Bool {
+    private mutating func permits(_ entry: UInt64, _ access: Access, _ privilege: Privilege) -> Bool {
         if privilege == .user {
             if entry & Entry.user == 0 { return false }
         } else if entry & Entry.user != 0 && (access == .fetch || mstatus & StatusBits.sum == 0) {
@@ -111,9 +111,13 @@ extension HartState {
     }
 
     /// Host pointer to a page table entry, or `nil` where there is no memory or PMP forbids the access.
-    private func tableEntry(_ physicalAddress: UInt64, _ access: Access) -> UnsafeMutableRawPointer? {
-        guard pmp.allows(access, physicalAddress, count: 8, .supervisor),
-            let region = region(at: physicalAddress, count: 8),
+    private mutating func tableEntry(_ physicalAddress: UInt64, _ access: Access) -> UnsafeMutableRawPointer? {
+        guard
+            access == .load
+                ? pmp.allowsWalk(physicalAddress) : pmp.allows(access, physicalAddress, count: 8, .supervisor)
+        else { return nil }
+        if let host = unsafe mainMemory(physicalAddress, 8) { return unsafe host }
+        guard let region = region(at: physicalAddress, count: 8),
             region.permissions.contains(access == .store ? .write : .read)
         else { return nil }
         // Safety: the region contains 8 bytes at the address.
@@ -126,14 +130,36 @@ extension HartState {
 
     // MARK: regions
 
+    /// Host pointer to `count` bytes of main memory; `nil` elsewhere. The short way for nearly every access.
+    @inline(__always) mutating func mainMemory(_ physicalAddress: UInt64, _ count: UInt64) -> UnsafeMutableRawPointer? {
+        let offset = physicalAddress &- main.base
+        guard offset < main.size && main.size &- offset >= count else { return nil }
+        // Safety: inside the region.
+        return unsafe main.host.map { unsafe $0 + Int(offset) }
+    }
+
+    /// The largest region of memory that may be read, written and executed and is not filled on demand.
+    @safe struct MainMemory {
+        var base: UInt64 = 0
+        var size: UInt64 = 0
+        var host: UnsafeMutableRawPointer?
+
+        init(_ regions: [PhysicalRegion]) {
+            for region in regions
+            where region.device == nil && region.filler == nil && region.permissions == .all && region.size > size {
+                unsafe (base, size, host) = (region.base, region.size, region.host)
+            }
+        }
+    }
+
     /// The region that holds `count` bytes at a physical address.
-    func region(at physicalAddress: UInt64, count: UInt64) -> PhysicalRegion? {
+    mutating func region(at physicalAddress: UInt64, count: UInt64) -> PhysicalRegion? {
         for region in regions where region.contains(physicalAddress, count: count) { return region }
         return nil
     }
 
     /// Host pointer into a memory region, its page filled if it is made on demand. `nil` for devices and failed fills.
-    func memory(_ region: PhysicalRegion, _ physicalAddress: UInt64) -> UnsafeMutableRawPointer? {
+    mutating func memory(_ region: PhysicalRegion, _ physicalAddress: UInt64) -> UnsafeMutableRawPointer? {
         guard let host = unsafe region.host else { return nil }
         let offset = physicalAddress &- region.base
         if let filler = region.filler, !filler.ensure(page: Int(offset / PhysicalAddressSpace.pageSize)) { return nil }

@@ -73,26 +73,30 @@ extension HartState {
 
     /// The next time at which a timer becomes pending, in ticks; `.max`: never.
     var nextDeadline: UInt64 {
-        min(signals.machineTimerDeadline, menvcfg & EnvironmentBits.stce != 0 ? stimecmp : .max)
+        mutating get {
+            min(signals.machineTimerDeadline, menvcfg & EnvironmentBits.stce != 0 ? stimecmp : .max)
+        }
     }
 
     /// The number of the interrupt to take now, by the cached `mip`.
     var interruptToTake: UInt64? {
-        let pending = mip & mie
-        if pending == 0 { return nil }
-        let machine = pending & ~mideleg
-        if machine != 0 && (privilege != .machine || mstatus & StatusBits.mie != 0) { return first(machine) }
-        let supervisor = pending & mideleg
-        if supervisor != 0
-            && (privilege == .user || (privilege == .supervisor && mstatus & StatusBits.sie != 0))
-        {
-            return first(supervisor)
+        mutating get {
+            let pending = mip & mie
+            if pending == 0 { return nil }
+            let machine = pending & ~mideleg
+            if machine != 0 && (privilege != .machine || mstatus & StatusBits.mie != 0) { return first(machine) }
+            let supervisor = pending & mideleg
+            if supervisor != 0
+                && (privilege == .user || (privilege == .supervisor && mstatus & StatusBits.sie != 0))
+            {
+                return first(supervisor)
+            }
+            return nil
         }
-        return nil
     }
 
     /// The interrupt of the highest default priority among `pending`, which is not empty.
-    func first(_ pending: UInt64) -> UInt64 {
+    mutating func first(_ pending: UInt64) -> UInt64 {
         for index in 0..<6 where pending >> InterruptBits.order[index] & 1 != 0 { return InterruptBits.order[index] }
         return 0
     }

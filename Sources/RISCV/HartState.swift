@@ -1,5 +1,8 @@
 // Everything a hart is, in one non-copyable value that the interpreter works on in place.
 //
+// What surprised us: a method that is not `mutating`, called from one that is and not inlined, makes the compiler copy
+// the whole value first (1.5 KB, 5 % of a Linux boot). So every method here is `mutating`, getters too.
+//
 // Never a class: stored properties of classes cost a load and an exclusivity check each time (STYLE.md, speed). Groups
 // of registers that the interpreter indexes live behind pointers, whose bases it keeps in locals.
 import CSystem
@@ -72,6 +75,7 @@ import CSystem
 
     // MARK: memory
     let regions: [PhysicalRegion]
+    let main: MainMemory
     let translations: TranslationCache
     let contexts: ContextTable
     let fetches: FetchCache
@@ -103,6 +107,7 @@ import CSystem
     ) {
         self.id = id
         self.regions = regions
+        main = MainMemory(regions)
         self.signals = signals
         self.attention = signals.attention
         self.machineFile = machineFile
@@ -189,6 +194,17 @@ import CSystem
         get { unsafe base[Int(number & 31)] }
         nonmutating set { unsafe base[Int(number & 31)] = newValue }
     }
+
+    static let boxed: UInt64 = 0xFFFF_FFFF_0000_0000
+    private static let canonicalNaN32: UInt32 = 0x7FC0_0000
+
+    /// A register as a single: the canonical NaN unless it is boxed.
+    @inline(__always) func single(_ number: UInt8) -> UInt32 {
+        let bits = self[number]
+        return bits >= Self.boxed ? UInt32(truncatingIfNeeded: bits) : Self.canonicalNaN32
+    }
+
+    @inline(__always) func setSingle(_ number: UInt8, _ value: UInt32) { self[number] = Self.boxed | UInt64(value) }
 
     func clear() { unsafe base.update(repeating: 0, count: 32) }  // Safety: as allocated.
     func deallocate() { unsafe base.deallocate() }  // Safety: called once, by the owner's deinit.

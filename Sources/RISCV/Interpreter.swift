@@ -1167,8 +1167,13 @@ extension HartState {
 
     /// Host pointer to two bytes of code. `nil`: the access fault is recorded.
     private mutating func instruction(at physical: UInt64, _ address: UInt64) -> UnsafeRawPointer? {
-        guard pmp.allows(.fetch, physical, count: 2, privilege), let region = region(at: physical, count: 2),
-            region.permissions.contains(.execute), let host = unsafe memory(region, physical)
+        guard pmp.allows(.fetch, physical, count: 2, privilege) else {
+            fault(.instructionAccessFault, address)
+            return nil
+        }
+        if let host = unsafe mainMemory(physical, 2) { return UnsafeRawPointer(host) }
+        guard let region = region(at: physical, count: 2), region.permissions.contains(.execute),
+            let host = unsafe memory(region, physical)
         else {
             fault(.instructionAccessFault, address)
             return nil

@@ -2,8 +2,8 @@
 //
 // Spec: RISC-V Privileged 20240411 §3.7.
 
-/// The PMP registers of a hart and the checks they define.
-struct PhysicalMemoryProtection {
+/// The PMP registers of a hart and the checks they define. Not copyable, so that no check copies it by accident.
+struct PhysicalMemoryProtection: ~Copyable {
     static let count = 16
 
     /// pmp0cfg … pmp15cfg: L at bit 7, A at bits 4:3, X W R at bits 2:0.
@@ -14,9 +14,11 @@ struct PhysicalMemoryProtection {
     private var end = InlineArray<16, UInt64>(repeating: 0)
     /// Entries from this one on are OFF.
     private var used = 0
+    /// Pages (addresses, hashed) that supervisor loads may read anywhere: page walks ask again and again.
+    private var readablePages = InlineArray<64, UInt64>(repeating: .max)
 
     /// pmpcfg0 or pmpcfg2 (`group` 0 or 1): eight entries.
-    func configurationRegister(_ group: Int) -> UInt64 {
+    mutating func configurationRegister(_ group: Int) -> UInt64 {
         var value: UInt64 = 0
         for index in 0..<8 { value |= UInt64(configuration[group * 8 + index]) << UInt64(index * 8) }
         return value
@@ -34,7 +36,7 @@ struct PhysicalMemoryProtection {
         update()
     }
 
-    func addressRegister(_ entry: Int) -> UInt64 { address[entry] }
+    mutating func addressRegister(_ entry: Int) -> UInt64 { address[entry] }
 
     mutating func setAddressRegister(_ entry: Int, _ value: UInt64) {
         if configuration[entry] & 0x80 != 0 { return }
@@ -46,6 +48,7 @@ struct PhysicalMemoryProtection {
 
     private mutating func update() {
         used = 0
+        readablePages = InlineArray(repeating: .max)
         for entry in 0..<Self.count {
             switch configuration[entry] >> 3 & 3 {
             case 1:
@@ -70,7 +73,7 @@ struct PhysicalMemoryProtection {
     }
 
     /// Whether `count` bytes at `physicalAddress` may be accessed.
-    func allows(_ access: Access, _ physicalAddress: UInt64, count: UInt64, _ privilege: Privilege) -> Bool {
+    mutating func allows(_ access: Access, _ physicalAddress: UInt64, count: UInt64, _ privilege: Privilege) -> Bool {
         let last = physicalAddress &+ count
         for entry in 0..<used where start[entry] < last && physicalAddress < end[entry] {
             if physicalAddress < start[entry] || end[entry] < last { return false }
@@ -79,8 +82,18 @@ struct PhysicalMemoryProtection {
         return privilege == .machine
     }
 
+    /// Whether a page walk may read the page table entry at `physicalAddress`.
+    mutating func allowsWalk(_ physicalAddress: UInt64) -> Bool {
+        let page = physicalAddress & ~0xFFF
+        let index = Int(truncatingIfNeeded: page >> 12 & 63)
+        if readablePages[index] == page { return true }
+        guard allows(.load, physicalAddress, count: 8, .supervisor) else { return false }
+        if isUniform(page: page) { readablePages[index] = page }
+        return true
+    }
+
     /// Whether the page's bytes all have the same permissions, so that the answer for one holds for all.
-    func isUniform(page: UInt64) -> Bool {
+    mutating func isUniform(page: UInt64) -> Bool {
         let last = page &+ 4096
         for entry in 0..<used where start[entry] < last && page < end[entry] {
             return start[entry] <= page && last <= end[entry]
@@ -88,7 +101,7 @@ struct PhysicalMemoryProtection {
         return true
     }
 
-    private func permits(_ entry: Int, _ access: Access, _ privilege: Privilege) -> Bool {
+    private mutating func permits(_ entry: Int, _ access: Access, _ privilege: Privilege) -> Bool {
         let bits = configuration[entry]
         if privilege == .machine && bits & 0x80 == 0 { return true }
         switch access {

@@ -106,7 +106,7 @@ import CSystem
         var unused: UInt32 = 0
     }
 
-    static let pageCount = 128
+    static let pageCount = 512
     static let jumpCount = 4096
     private let pages: UnsafeMutablePointer<Page?>
     let jumps: UnsafeMutablePointer<Jump>

@@ -42,6 +42,8 @@ public final class UART: MachineDevice {
         var receivedStart = 0
         var output: [UInt8] = []
         var inputRefused = false
+        /// The level of the interrupt wire as last driven: the controller is asked only when it changes.
+        var isAsserted = false
 
         var receivedCount: Int { received.count - receivedStart }
         var depth: Int { fifoEnabled ? UART.fifoDepth : 1 }
@@ -117,10 +119,12 @@ public final class UART: MachineDevice {
             // Bytes on their way out are on the wire already; bytes on their way in are lost.
             let output = state.output
             let refused = state.inputRefused
+            let asserted = state.isAsserted
             state = State()
             state.output = output
             state.inputRefused = refused
-            line.set(false)
+            state.isAsserted = asserted
+            drive(&state)
         }
         notify { state in Notice(inputRoom: Self.takeRefusal(&state)) }
     }
@@ -134,7 +138,7 @@ public final class UART: MachineDevice {
             swap(&taken, &state.output)
             if taken.count >= Self.outputLimit {
                 state.transmitterInterrupt = true
-                line.set(state.interrupt != .none)
+                drive(&state)
             }
             return taken
         }
@@ -148,7 +152,7 @@ public final class UART: MachineDevice {
             state.received.append(contentsOf: accepted)
             let count = accepted.count
             if count < bytes.count { state.inputRefused = true }
-            line.set(state.interrupt != .none)
+            drive(&state)
             return count
         }
     }
@@ -283,11 +287,18 @@ public final class UART: MachineDevice {
         return true
     }
 
+    private func drive(_ state: inout State) {
+        let asserted = state.interrupt != .none
+        guard asserted != state.isAsserted else { return }
+        state.isAsserted = asserted
+        line.set(asserted)
+    }
+
     /// Runs `body` under the lock, drives the interrupt wire, then tells the host.
     private func notify(_ body: (inout State) -> Notice) {
         let notice = state.withLock { state in
             let notice = body(&state)
-            line.set(state.interrupt != .none)
+            drive(&state)
             return notice
         }
         guard notice.output || notice.inputRoom else { return }

@@ -69,6 +69,8 @@ public enum SettingType: Sendable {
     case integer(ClosedRange<Int>)
     /// A size such as `512MiB`, within bounds and a multiple of `multiple`.
     case byteCount(ClosedRange<ByteCount>, multiple: ByteCount)
+    /// A size that is a power of two.
+    case powerOfTwo(ClosedRange<ByteCount>)
     /// A duration such as `50ms`.
     case duration(ClosedRange<Duration>)
     case choice([String])
@@ -80,6 +82,8 @@ public enum SettingType: Sendable {
     case macAddress
     /// An IPv4 address and the length of its prefix, `192.168.7.2/24`.
     case ipv4Interface
+    /// An IPv4 address, `192.168.7.1`.
+    case ipv4Address
 }
 
 public struct SettingDescription: Sendable {
@@ -135,6 +139,8 @@ public enum ComponentCatalog {
             SettingDescription("harts", .integer(1...8), help: "RV64GC harts; 1"),
             SettingDescription(
                 "interrupts", .choice(["aia", "plic"]), help: "APLIC and IMSIC, or a PLIC; aia"),
+            SettingDescription(
+                "boot-arguments", .text(maximum: 1024), help: "the kernel's command line, /chosen/bootargs; none"),
         ])
 
     private static let flash = ComponentKind(
@@ -173,6 +179,9 @@ public enum ComponentCatalog {
         settings: [
             SettingDescription("mac", .macAddress, help: "address of eth0; 52:54:00:b0:00:01"),
             SettingDescription("address", .ipv4Interface, help: "IPv4 address of eth0; 192.168.7.2/24"),
+            SettingDescription("syslog", .ipv4Address, help: "station that takes the console as syslog; none"),
+            SettingDescription(
+                "console-size", .powerOfTwo(.kibibytes(4)...(.mebibytes(16))), help: "console kept; 64KiB"),
             SettingDescription(
                 "syslog", .text(maximum: 15), help: "IPv4 address that gets every console line by syslog; nobody"),
             SettingDescription(

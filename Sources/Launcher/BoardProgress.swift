@@ -47,10 +47,14 @@ public struct BoardProgress: Sendable, Equatable {
     public init(_ board: Board, keepsRefused: Bool) {
         self.keepsRefused = keepsRefused
         waiting = Set(board.components.map(\.name))
-        // A processor with a flash to fetch from boots; one without is waited for no longer than it takes to start.
-        needsBoot = board.components.contains { component in
-            component.kind.name == "host-cpu"
-                && board.link(at: BoardPort(component: component.name, port: "spi")) != nil
+        // The BMC tells when the host has booted, by what it reads on the host's COM1. On a board where nobody listens
+        // there, all being ready is all there is to know.
+        needsBoot = board.links.contains { link in
+            guard link.wire == .serial, case .port(let first) = link.first, case .port(let second) = link.second else {
+                return false
+            }
+            let kinds = [first, second].compactMap { board.component(named: $0.component)?.kind.name }
+            return Set(kinds) == ["host-cpu", "bmc"]
         }
     }
 

@@ -82,6 +82,8 @@ public final class Supervisor: @unchecked Sendable {
     private var progress: BoardProgress
     private var recordIsDue = false
     private var storageBroke = false
+    /// What the component wrote last whose end ends the board.
+    private var lastWords = ""
     private var outcome: BoardProgress.Outcome?
     private var announcing: (outcome: BoardProgress.Outcome, timer: EventLoop.Timer)?
     private var forceTimer: EventLoop.Timer?
@@ -227,22 +229,19 @@ public final class Supervisor: @unchecked Sendable {
             record.components[index].end = end.description
         }
         tell("COMPONENT_ENDED", ["name": .string(part.name), "end": .string(end.description)])
-        perform(progress.ended(part.name, end, obituary(part, end)))
+        if progress.stopping == nil { lastWords = lastWords(of: part) }
+        let pid = part.process?.pid ?? 0
+        perform(
+            progress.ended(
+                part.name, end, "\(part.name) (\(part.planned.component.kind.name), pid \(pid)) ended: \(end)"))
         saveRecord()
         if parts.allSatisfy(\.isReaped) { allEnded() }
     }
 
-    private func obituary(_ part: Part, _ end: ChildProcess.Exit) -> String {
-        let pid = part.process?.pid ?? 0
-        var text = "\(part.name) (\(part.planned.component.kind.name), pid \(pid)) ended: \(end)"
+    private func lastWords(of part: Part) -> String {
         let lines = part.output?.takeLastLines() ?? []
-        if lines.isEmpty {
-            text += "; it wrote nothing"
-        } else {
-            text += "; its last lines, of \(plan.folder.logPath(part.name)):"
-            for line in lines { text += "\n    \(line)" }
-        }
-        return text
+        if lines.isEmpty { return "; it wrote nothing" }
+        return "; its last lines, of \(plan.folder.logPath(part.name)):" + lines.map { "\n    \($0)" }.joined()
     }
 
     /// A full disk, or another failure to write in the runtime folder: the board does not come up without its record; one
@@ -336,7 +335,7 @@ public final class Supervisor: @unchecked Sendable {
         switch outcome {
         case .failed(let text):
             (record.state, record.reason, record.exitCode) = (.failed, text, outcome.exitCode)
-            report.notice("error: \(text)")
+            report.notice("error: \(text)\(lastWords)")
         case .poweredOff(let text):
             (record.state, record.reason) = (.stopping, text)
             report.notice(text)

@@ -15,11 +15,13 @@ extension SettingType {
         case .boolean: "true or false"
         case .integer(let range): "a whole number from \(range.lowerBound) to \(range.upperBound)"
         case .byteCount(let range, _): "a size such as \(range.lowerBound)"
+        case .powerOfTwo(let range): "a size such as \(range.lowerBound)"
         case .duration(let range): "a duration such as \(range.lowerBound.spelled)"
         case .choice(let words): words.map { "'\($0)'" }.joined(separator: " or ")
         case .text(let maximum): "at most \(maximum) printable characters"
         case .file: "the path of a file"
         case .macAddress: "a unicast MAC address such as 52:54:00:12:34:56"
+        case .ipv4Address: "an IPv4 address such as 192.168.7.1"
         case .ipv4Interface: "an IPv4 address and prefix length such as 192.168.7.2/24"
         }
     }
@@ -38,6 +40,14 @@ extension SettingType {
             return .success(.integer(value))
         case .byteCount(let range, let multiple):
             return byteCount(text, range, multiple)
+        case .powerOfTwo(let range):
+            return byteCount(text, range, ByteCount(1)).flatMap { value in
+                guard case .byteCount(let count) = value, count.bytes.nonzeroBitCount == 1 else {
+                    return .failure(
+                        ValueMistake(text: "is \(text); it must be a power of two, such as \(range.lowerBound)"))
+                }
+                return .success(value)
+            }
         case .duration(let range):
             guard let value = Duration(parsing: text) else {
                 return .failure(
@@ -62,6 +72,9 @@ extension SettingType {
             return file(text, from: written.position.file.folder)
         case .macAddress:
             guard Self.isUnicastMAC(text) else { return .failure(mismatch) }
+            return .success(.text(text))
+        case .ipv4Address:
+            guard Self.isIPv4Address(text) else { return .failure(mismatch) }
             return .success(.text(text))
         case .ipv4Interface:
             guard Self.isIPv4Interface(text) else { return .failure(mismatch) }
@@ -122,7 +135,11 @@ extension SettingType {
         guard parts.count == 2, parts[1].utf8.allSatisfy({ (0x30...0x39).contains($0) }),
             let prefix = Int(parts[1]), (1...30).contains(prefix)
         else { return false }
-        let octets = parts[0].split(separator: ".", omittingEmptySubsequences: false)
+        return isIPv4Address(parts[0])
+    }
+
+    private static func isIPv4Address(_ text: some StringProtocol) -> Bool {
+        let octets = text.split(separator: ".", omittingEmptySubsequences: false)
         return octets.count == 4
             && octets.allSatisfy { octet in
                 octet.utf8.allSatisfy { (0x30...0x39).contains($0) } && UInt8(octet) != nil

@@ -90,7 +90,9 @@ struct Up: ParsableCommand {
                 if json {
                     write(record.json.text() + "\n")
                 } else {
-                    write("\n" + record.table + "\n" + Self.coloured(record) + "\n")
+                    write("\n" + record.table + "\n")
+                    // A failure is told as an error, at its length.
+                    if record.state != .failed { write(Self.coloured(record) + "\n") }
                     if outcome == .up { write(Self.hint(plan, isDetached: isDetached)) }
                 }
                 switch outcome {

@@ -149,6 +149,14 @@ private let componentCases: [MistakeCase] = [
         "board.yaml:5:28: 'address' must be an IPv4 address and prefix length such as 192.168.7.2/24, not '10.0.0.300/8'"
     ),
     MistakeCase(
+        "a size that is no power of two",
+        changed(4, "  host0: {type: host-cpu}\n  b0: {type: bmc, console-size: 96KiB}"),
+        "board.yaml:5:33: 'console-size' is 96KiB; it must be a power of two, such as 4KiB"),
+    MistakeCase(
+        "an address that is none",
+        changed(4, "  host0: {type: host-cpu}\n  b0: {type: bmc, syslog: log.example}"),
+        "board.yaml:5:27: 'syslog' must be an IPv4 address such as 192.168.7.1, not 'log.example'"),
+    MistakeCase(
         "a file that is a folder", changed(3, "  flash0: {type: flash, image: .}"),
         "board.yaml:3:32: 'image' must name a regular file; '.' is none"),
     MistakeCase(

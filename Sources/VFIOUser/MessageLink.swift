@@ -51,7 +51,8 @@ final class MessageLink: @unchecked Sendable {
 
     /// Hands the next whole message to `body`; nil at the end of the stream. The bytes are valid only inside `body`.
     func receive<Result>(
-        until deadline: MonotonicTime? = nil, _ body: (UnsafeRawBufferPointer, [Descriptor]) -> Result
+        until deadline: MonotonicTime? = nil, polling: Bool = true,
+        _ body: (UnsafeRawBufferPointer, [Descriptor]) -> Result
     ) throws(WireError) -> Result? {
         while true {
             if !injected.isEmpty {
@@ -62,7 +63,7 @@ final class MessageLink: @unchecked Sendable {
             }
             var verdict = LinkVerdict.pass
             // Safety: the message is used only inside the closure.
-            let result = unsafe try reader.next(until: deadline) { message, descriptors -> Result? in
+            let result = unsafe try reader.next(until: deadline, polling: polling) { message, descriptors -> Result? in
                 let message = UnsafeRawBufferPointer(message)
                 unsafe verdict = tap.inspect(message, .received)
                 return verdict == .pass ? unsafe body(message, descriptors) : nil

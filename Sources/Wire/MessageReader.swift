@@ -82,9 +82,10 @@ public enum Framing: Sendable {
 
     /// Hands the next whole message, its prefix included, to `body`, and returns what `body` returns; nil at the end
     /// of the stream between two messages. The bytes are valid only inside `body`, and may be changed there.
-    /// Throws `.timedOut` when `deadline` passes before the message is whole; what came of it is kept.
+    /// Throws `.timedOut` when `deadline` passes before the message is whole; what came of it is kept. With `polling`
+    /// false it sleeps at once and learns nothing: for a caller who knows that the other side sleeps.
     public mutating func next<Result>(
-        until deadline: MonotonicTime? = nil,
+        until deadline: MonotonicTime? = nil, polling: Bool = true,
         _ body: (UnsafeMutableRawBufferPointer, consuming [Descriptor]) -> Result
     ) throws(WireError) -> Result? {
         while true {
@@ -111,8 +112,14 @@ public enum Framing: Sendable {
                 start = 0
             }
             let room = unsafe UnsafeMutableRawBufferPointer(rebasing: buffer[end...])
-            let received = unsafe try socket.receive(
-                into: room, descriptors: &pendingDescriptors, polling: &wait, until: deadline)
+            let received: Socket.Received
+            if polling {
+                received = unsafe try socket.receive(
+                    into: room, descriptors: &pendingDescriptors, polling: &wait, until: deadline)
+            } else {
+                if let deadline { try socket.wait(for: .readable, until: deadline) }
+                received = unsafe try socket.receive(into: room, descriptors: &pendingDescriptors)
+            }
             switch received {
             case .bytes(let count): end += count
             case .end:

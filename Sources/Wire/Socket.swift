@@ -1,4 +1,5 @@
 internal import CSystem
+internal import Synchronization
 
 /// The two kinds of Unix socket that a board's wires use.
 public enum SocketKind: Sendable {
@@ -22,6 +23,7 @@ public enum SocketKind: Sendable {
 public final class Socket: Sendable {
     public let descriptor: Descriptor
     public let kind: SocketKind
+    private let givesUp = Atomic<Bool>(false)
 
     /// Takes over a connected socket.
     public init(adopting descriptor: Descriptor, kind: SocketKind) {
@@ -56,6 +58,13 @@ public final class Socket: Sendable {
 
     /// Asks the kernel for `bytes` of buffer each way: room for a burst of frames.
     public func setBufferSize(_ bytes: Int32) { _ = cs_set_buffers(descriptor.rawValue, bytes) }
+
+    /// Makes a receive that waits throw `.timedOut` when nothing has come for so long: a deadline without the system
+    /// call that `wait(for:until:)` is. Microseconds count; zero or less is one.
+    public func setReceiveTimeout(_ timeout: Duration) {
+        _ = cs_set_receive_timeout(descriptor.rawValue, max(1, timeout.clampedNanoseconds / 1000))
+        givesUp.store(true, ordering: .relaxed)
+    }
 
     /// Ends both directions: the peer sees the end, a blocked receive of ours returns.
     public func shutdown() { _ = CSystem.shutdown(descriptor.rawValue, Int32(SHUT_RDWR)) }
@@ -158,6 +167,7 @@ public final class Socket: Sendable {
                 case EINTR: continue
                 case EAGAIN:
                     if waiting {
+                        if givesUp.load(ordering: .relaxed) { throw .timedOut }
                         try wait(for: .readable, until: nil)
                         continue
                     }

@@ -18,7 +18,11 @@ import QMP
     @Option(help: "Run only the groups whose name begins with this: boot, memory, vfio-user, riscv.")
     var only: String?
 
+    @Option(help: .hidden)
+    var vfioUserPeer: String?
+
     func run() throws {
+        if let vfioUserPeer { return try VFIOUserBench.serve(vfioUserPeer) }
         var rows: [BenchRow] = []
         if !json { print(BenchRow.heading) }
         for group in Self.groups where only.map({ group.name.hasPrefix($0) }) ?? true {
@@ -40,5 +44,6 @@ import QMP
         Group(name: "boot", measure: BoardBench.boot),
         Group(name: "memory", measure: BoardBench.memory),
         Group(name: "riscv", measure: HartBench.integer),
+        Group(name: "vfio-user", measure: VFIOUserBench.measure),
     ]
 }

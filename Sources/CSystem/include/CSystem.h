@@ -139,6 +139,12 @@ static inline int cs_set_buffers(int fd, int bytes) {
         | setsockopt(fd, SOL_SOCKET, SO_RCVBUF, &bytes, sizeof bytes);
 }
 
+/// A blocking receive gives up after so many microseconds with EAGAIN; 0: never.
+static inline int cs_set_receive_timeout(int fd, uint64_t microseconds) {
+    struct timeval time = {(time_t)(microseconds / 1000000u), (suseconds_t)(microseconds % 1000000u)};
+    return setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &time, sizeof time);
+}
+
 // ---- Descriptors ----
 
 static inline int cs_set_nonblocking(int fd, bool on) {

@@ -96,4 +96,18 @@ private func take(_ reader: inout MessageReader) throws(WireError) -> (bytes: [U
         for _ in 0..<20 { wait.pollingWon() }
         #expect(wait.budget == wait.limit)
     }
+
+    @Test func `a poll in vain before a short sleep is not repeated at once`() {
+        var wait = AdaptiveWait(limit: .microseconds(50))
+        for expected in [1, 3, 7, 15] {
+            #expect(wait.takeBudget() == 25_000)
+            wait.sleepWon(polled: 25_000, slept: 5_000)
+            for _ in 0..<expected { #expect(wait.takeBudget() == 0) }
+        }
+        #expect(wait.takeBudget() == 25_000)
+        wait.pollingWon()
+        #expect(wait.takeBudget() == 50_000)
+        wait.sleepWon(polled: 50_000, slept: 5_000)
+        #expect(wait.takeBudget() == 0 && wait.takeBudget() == 50_000)
+    }
 }

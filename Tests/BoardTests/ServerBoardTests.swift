@@ -1,0 +1,144 @@
+import Foundation
+import QMP
+import TestKit
+import Testing
+import Wire
+
+/// Whole boards of real components. One at a time: two cores carry one boot well.
+@Suite(.serialized) struct ServerBoardTests {
+    @Test func `the server board verifies its firmware, releases the BMC, then the host, and prints its cards`() throws {
+        let board = try LiveBoard()
+        try #require(board.up.status == 0, "\(board.up.output)")
+
+        // The order of the boot, each step by the one it follows from.
+        let timeline = try board.timeline()
+        let order = [
+            "logic0 RESET_ASSERTED host", "adapter0 FIRMWARE_VERIFYING", "logic0 FIRMWARE_VERIFIED",
+            "logic0 RESET_RELEASED bmc", "logic0 RESET_RELEASED host", "logic0 BOARD_LOCKED", "bmc0 BOOT_COMPLETE",
+        ]
+        let places = order.map { timeline.firstIndex(of: $0) ?? -1 }
+        #expect(places == places.sorted() && !places.contains(-1), "\(places) in \(timeline)")
+
+        // What the host's own code printed, as the BMC received it over the serial wire.
+        let console = try board.hostConsole()
+        #expect(console.contains("OpenSBI v1."))
+        for line in ["1b36:0b0b", "1b36:0b0a"] { #expect(console.contains(line), "\(console)") }
+        // The answer came by DMA, and its arrival by MSI-X.
+        #expect(console.contains("serial       OFFLOAD0001") || console.contains("MSI-X"), "\(console)")
+        #expect(console.hasSuffix("Baseboard firmware: ready\r\n") || console.contains("Baseboard firmware: ready\r\n"))
+        let offload = try board.qmp("offload0", "query-offload")
+        #expect(offload.text().contains("1"), "\(offload)")
+
+        for name in ["flash0", "logic0", "host0", "bmc0", "adapter0", "offload0"] {
+            #expect(try board.component(name)["state"] == "ready")
+        }
+        #expect(try board.qmp("logic0", "query-security-state")["state"] == "locked")
+        let down = try board.baseboard(["down"])
+        #expect(down.status == 0)
+    }
+
+    @Test(arguments: [["components.host0.interrupts=plic"], ["components.host0.harts=2"], ["components.host0.memory=128MiB"]])
+    func `the board boots in other shapes`(settings: [String]) throws {
+        let board = try LiveBoard("topology/server.yaml", settings.flatMap { ["--set", $0] })
+        #expect(board.up.status == 0, "\(board.up.output)")
+        let console = try board.hostConsole()
+        #expect(console.contains("1b36:0b0a") && console.contains("Baseboard firmware: ready"), "\(console)")
+    }
+
+    @Test func `the minimal board boots to its console`() throws {
+        let board = try LiveBoard("topology/minimal.yaml")
+        try #require(board.up.status == 0, "\(board.up.output)")
+        let console = try Socket.connect(to: try board.socket("host0", "console"))
+        var text = ""
+        let deadline = MonotonicTime.after(.seconds(20))
+        while !text.contains("Baseboard firmware: ready"), MonotonicTime.now < deadline {
+            guard let bytes = try? console.receiveBytes(limit: 4096, until: deadline) else { break }
+            text += String(decoding: bytes, as: UTF8.self)
+        }
+        #expect(text.contains("Baseboard firmware: ready"), "\(text)")
+    }
+
+    @Test func `an image signed by another key leaves host and BMC held, and up says so`() throws {
+        let images = TemporaryFolder()
+        let firmware = packageFolder + "/.build/firmware"
+        let provision = try run(binary("baseboard"), ["provision", "--output", images.path])
+        try #require(provision.status == 0, "\(provision.output)")
+        let build = try run(
+            binary("baseboard"),
+            [
+                "image", "build", "--key", images.file("keys/root.pem"), "--name", "evil", "--security-version", "1",
+                "--first-stage", firmware + "/first-stage.bin", "--opensbi", firmware + "/fw_dynamic.bin",
+                "--next-stage", firmware + "/host.bin", "--output", images.file("evil.img"),
+            ])
+        try #require(build.status == 0, "\(build.output)")
+        try expectHeld(image: images.file("evil.img"), names: "evil")
+    }
+
+    @Test func `one changed byte of OpenSBI leaves host and BMC held`() throws {
+        let images = TemporaryFolder()
+        var bytes = try Data(contentsOf: URL(fileURLWithPath: packageFolder + "/.build/firmware/server.img"))
+        bytes[0x2_0000 + 1234] ^= 1
+        try bytes.write(to: URL(fileURLWithPath: images.file("changed.img")))
+        try expectHeld(image: images.file("changed.img"), names: "server")
+    }
+
+    private func expectHeld(image: String, names name: String) throws {
+        let board = try LiveBoard("topology/server.yaml", ["--set", "components.flash0.image=\(image)"])
+        #expect(board.up.status == 3, "\(board.up.output)")
+        #expect(board.up.output.contains(name), "\(board.up.output)")
+        #expect(!board.up.output.contains("RESET_RELEASED"))
+        #expect(try board.component("host0")["status"] == "held")
+        #expect(try board.component("bmc0")["status"] == "held")
+        #expect(try board.component("logic0")["status"] == "failed")
+        let cpus = try board.qmp("host0", "query-cpus")
+        #expect(cpus[0]?["instructions-retired"] == 0, "\(cpus)")
+    }
+
+    @Test func `a truncated flash image is one clear error that names it`() throws {
+        let images = TemporaryFolder()
+        try Data(repeating: 0, count: 12345).write(to: URL(fileURLWithPath: images.file("short.img")))
+        let board = try LiveBoard("topology/server.yaml", ["--set", "components.flash0.image=\(images.file("short.img"))"])
+        #expect(board.up.status == 1)
+        #expect(board.up.output.contains("short.img") && board.up.output.contains("12345"), "\(board.up.output)")
+    }
+
+    @Test func `a card that is killed is reported and the board is taken down`() throws {
+        let board = try LiveBoard()
+        try #require(board.up.status == 0, "\(board.up.output)")
+        let pid = try #require(try board.component("offload0")["pid"]?.integerValue)
+        kill(Int32(pid), SIGKILL)
+        #expect(eventually { (try? board.record()["state"]?.stringValue?.hasPrefix("failed")) == true })
+        #expect(try board.baseboard(["ps"]).output.contains("offload0"))
+    }
+
+    @Test func `an idle board costs no processor time`() throws {
+        let board = try LiveBoard()
+        try #require(board.up.status == 0, "\(board.up.output)")
+        let pid = try #require(try board.component("host0")["pid"]?.integerValue)
+        // Two seconds of idling; the tick is 10 ms, and an idle hart that polled would burn 200 of them.
+        let before = try ticks(pid)
+        #expect(eventually(within: .seconds(3)) { false } == false)
+        #expect(try ticks(pid) - before <= 15)
+    }
+
+    /// User and system time of a process in clock ticks.
+    private func ticks(_ pid: Int64) throws -> Int {
+        let fields = try String(contentsOfFile: "/proc/\(pid)/stat", encoding: .utf8).split(separator: " ")
+        return (Int(fields[13]) ?? 0) + (Int(fields[14]) ?? 0)
+    }
+
+    @Test func `a host that is reset boots again, one that is powered off ends the board`() throws {
+        let board = try LiveBoard()
+        try #require(board.up.status == 0, "\(board.up.output)")
+        _ = try board.qmp("host0", "system_reset")
+        #expect(
+            eventually {
+                ((try? board.hostConsole()) ?? "").components(separatedBy: "Baseboard firmware: ready").count == 3
+            })
+        let console = try Socket.connect(to: try board.socket("host0", "console"))
+        try console.send(Array("poweroff\r".utf8))
+        let stopped = eventually { (try? board.record()["state"]?.stringValue) == "stopped" }
+        let record = try board.record().text()
+        #expect(stopped, "\(record)")
+    }
+}

@@ -46,7 +46,8 @@ public final class ComponentRuntime: Sendable {
         var initial = State()
         initial.activated = try Activation.takeListeners()
         for entry in options.listen {
-            guard initial.activated[entry.port] == nil, initial.listen.updateValue(entry.path, forKey: entry.port) == nil
+            guard initial.activated[entry.port] == nil,
+                initial.listen.updateValue(entry.path, forKey: entry.port) == nil
             else { throw ComponentError.portGivenTwice(entry.port) }
         }
         for entry in options.connect {
@@ -89,7 +90,11 @@ public final class ComponentRuntime: Sendable {
         }
         if let activated { return Listener(adopting: activated, kind: kind) }
         guard let path else { return nil }
-        do throws(WireError) { return try Listener(path: path, kind: kind) } catch { throw .wire(port: port, error) }
+        do throws(WireError) {
+            let listener = try Listener(path: path, kind: kind)
+            onStop { listener.removePath() }
+            return listener
+        } catch { throw .wire(port: port, error) }
     }
 
     /// The listening socket of a port that must have one.
@@ -147,10 +152,10 @@ public final class ComponentRuntime: Sendable {
         state.withLock { $0.stopActions.append(body) }
     }
 
-    /// Ends `run()` with an exit code; the first call counts. Any thread.
+    /// Ends `run()` with an exit code, after the events emitted so far; the first call counts. Any thread.
     public func stop(exitCode: Int32 = 0) {
         state.withLock { state in if state.exitCode == nil { state.exitCode = exitCode } }
-        loop.stop()
+        loop.perform { [loop] in loop.stop() }
     }
 
     /// Says that the component is ready, serves the control path until `stop`, SIGTERM or `quit`, and returns the

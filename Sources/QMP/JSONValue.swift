@@ -58,7 +58,9 @@ extension JSONValue {
     /// The value as JSON on one line, object keys sorted.
     public func encoded(pretty: Bool = false) -> [UInt8] {
         let encoder = JSONEncoder()
-        encoder.outputFormatting = pretty ? [.sortedKeys, .withoutEscapingSlashes, .prettyPrinted]
+        encoder.outputFormatting =
+            pretty
+            ? [.sortedKeys, .withoutEscapingSlashes, .prettyPrinted]
             : [.sortedKeys, .withoutEscapingSlashes]
         // Only a NaN or an infinity has no JSON form; null is what JavaScript makes of it.
         return (try? encoder.encode(self)).map { Array($0) } ?? Array("null".utf8)

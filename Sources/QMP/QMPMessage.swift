@@ -39,7 +39,8 @@ public struct QMPEvent: Hashable, Sendable {
         [
             "event": .string(name), "data": .object(data),
             "timestamp": [
-                "seconds": .unsigned(timestamp / 1_000_000_000), "microseconds": .unsigned(timestamp / 1000 % 1_000_000),
+                "seconds": .unsigned(timestamp / 1_000_000_000),
+                "microseconds": .unsigned(timestamp / 1000 % 1_000_000),
             ],
         ]
     }

@@ -103,7 +103,8 @@ public struct QMPSession: Sendable {
         }
         if name == "qmp_capabilities" {
             guard !isNegotiated else {
-                throw QMPError("Capabilities negotiation is already complete, command ignored", errorClass: "CommandNotFound")
+                throw QMPError(
+                    "Capabilities negotiation is already complete, command ignored", errorClass: "CommandNotFound")
             }
             if let wanted = arguments["enable"]?.arrayValue, !wanted.isEmpty {
                 throw QMPError("Capability \(wanted[0].stringValue ?? "?") is not available")

@@ -21,9 +21,13 @@ extension Listener {
         // Safety: sockaddr_in is one form of sockaddr; the length says which bytes are there.
         let status = unsafe withUnsafeMutablePointer(to: &address) { pointer in
             unsafe pointer.withMemoryRebound(to: sockaddr.self, capacity: 1) { generic in
-                if unsafe bind(number, __CONST_SOCKADDR_ARG(__sockaddr__: UnsafePointer(generic)), length) != 0 { return "bind" }
+                if unsafe bind(number, __CONST_SOCKADDR_ARG(__sockaddr__: UnsafePointer(generic)), length) != 0 {
+                    return "bind"
+                }
                 if listen(number, 4) != 0 { return "listen" }
-                if unsafe getsockname(number, __SOCKADDR_ARG(__sockaddr__: generic), &length) != 0 { return "getsockname" }
+                if unsafe getsockname(number, __SOCKADDR_ARG(__sockaddr__: generic), &length) != 0 {
+                    return "getsockname"
+                }
                 return ""
             }
         }

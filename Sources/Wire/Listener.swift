@@ -30,7 +30,10 @@ public final class Listener: Sendable {
         ownedPath = nil
     }
 
-    deinit {
+    deinit { removePath() }
+
+    /// Removes the path that this listener made, if it did; for a process that ends without letting go of it.
+    public func removePath() {
         // Safety: the string lives through the call.
         if let ownedPath { unsafe unlink(ownedPath) }
     }

@@ -19,12 +19,14 @@ public final class WorkerThread: @unchecked Sendable {
     public init(_ name: String, _ body: @escaping @Sendable () -> Void) {
         let start = unsafe Unmanaged.passRetained(Start(String(name.prefix(15)), body))
         // Safety: the retained object is taken over by the new thread exactly once.
-        let code = unsafe pthread_create(&thread, nil, { argument in
-            let start = unsafe Unmanaged<Start>.fromOpaque(argument!).takeRetainedValue()
-            unsafe _ = cs_name_thread(start.name)
-            start.body()
-            return nil
-        }, start.toOpaque())
+        let code = unsafe pthread_create(
+            &thread, nil,
+            { argument in
+                let start = unsafe Unmanaged<Start>.fromOpaque(argument!).takeRetainedValue()
+                unsafe _ = cs_name_thread(start.name)
+                start.body()
+                return nil
+            }, start.toOpaque())
         precondition(code == 0, "pthread_create: \(systemErrorText(code))")
     }
 

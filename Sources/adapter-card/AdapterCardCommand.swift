@@ -22,7 +22,7 @@ struct AdapterCardCommand: ComponentCommand {
             With --master it also verifies the board's firmware: it reads the flash through the security logic (port \
             spi) whenever that releases the adapter's reset (port sideband), and tells it the verdict.
 
-            Alone, as a switch between two QEMU machines:
+            Example, alone, as a switch between two QEMU machines:
               adapter-card --listen eth-host=/tmp/a --listen eth-ext=/tmp/b
               qemu-system-riscv64 ... -netdev stream,id=n,server=off,addr.type=unix,addr.path=/tmp/a
             """)

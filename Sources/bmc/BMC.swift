@@ -20,7 +20,7 @@ struct BMC: ComponentCommand {
             It answers ARP, ping and RMCP presence pings on port eth0, keeps what the host prints on port serial and \
             shows it on port console. Without a sideband it leaves reset at once.
 
-            Alone:
+            Example, alone:
               bmc --listen serial=/tmp/serial --listen console=/tmp/console &
               echo hello | socat - UNIX-CONNECT:/tmp/serial
               socat - UNIX-CONNECT:/tmp/console

@@ -27,7 +27,7 @@ struct HostCPU: ComponentCommand {
             Starts from the flash on port spi when the sideband releases reset, or at once without a sideband. COM1 is on \
             ports console and serial, cards are on the root ports rp0 to rp7.
 
-            Alone, with a flash chip:
+            Example, alone, with a flash chip:
               flash --image board.img --listen spi=/tmp/spi &
               host-cpu --connect spi=/tmp/spi --listen console=/tmp/console &
               socat -,raw,echo=0 UNIX-CONNECT:/tmp/console

@@ -19,7 +19,7 @@ struct OffloadCardCommand: ComponentCommand {
         discussion: """
             A host hands it a ring of commands in its memory, rings a doorbell, and is interrupted by MSI-X.
 
-            Alone, for QEMU 10.1 or later:
+            Example, alone, for QEMU 10.1 or later:
               offload-card --listen pcie=/tmp/offload --listen control=/tmp/qmp
               qemu-system-riscv64 ... -device \\
                 '{"driver":"vfio-user-pci","socket":{"type":"unix","path":"/tmp/offload"}}'

@@ -6,7 +6,8 @@ import Wire
 
 /// Whole boards of real components. One at a time: two cores carry one boot well.
 @Suite(.serialized) struct ServerBoardTests {
-    @Test func `the server board verifies its firmware, releases the BMC, then the host, and prints its cards`() throws {
+    @Test func `the server board verifies its firmware, releases the BMC, then the host, and prints its cards`() throws
+    {
         let board = try LiveBoard()
         try #require(board.up.status == 0, "\(board.up.output)")
 
@@ -37,7 +38,9 @@ import Wire
         #expect(down.status == 0)
     }
 
-    @Test(arguments: [["components.host0.interrupts=plic"], ["components.host0.harts=2"], ["components.host0.memory=128MiB"]])
+    @Test(arguments: [
+        ["components.host0.interrupts=plic"], ["components.host0.harts=2"], ["components.host0.memory=128MiB"],
+    ])
     func `the board boots in other shapes`(settings: [String]) throws {
         let board = try LiveBoard("topology/server.yaml", settings.flatMap { ["--set", $0] })
         #expect(board.up.status == 0, "\(board.up.output)")
@@ -97,7 +100,8 @@ import Wire
     @Test func `a truncated flash image is one clear error that names it`() throws {
         let images = TemporaryFolder()
         try Data(repeating: 0, count: 12345).write(to: URL(fileURLWithPath: images.file("short.img")))
-        let board = try LiveBoard("topology/server.yaml", ["--set", "components.flash0.image=\(images.file("short.img"))"])
+        let board = try LiveBoard(
+            "topology/server.yaml", ["--set", "components.flash0.image=\(images.file("short.img"))"])
         #expect(board.up.status == 1)
         #expect(board.up.output.contains("short.img") && board.up.output.contains("12345"), "\(board.up.output)")
     }

@@ -13,7 +13,8 @@ import Wire
     func start(_ arguments: [String] = [], environment: [String: String] = [:]) throws -> RunningProcess {
         try RunningProcess(
             binary("offload-card"),
-            ["--name", "card0", "--listen", "control=\(control)", "--listen", "pcie=\(folder.file("pcie"))"] + arguments,
+            ["--name", "card0", "--listen", "control=\(control)", "--listen", "pcie=\(folder.file("pcie"))"]
+                + arguments,
             environment: environment)
     }
 
@@ -33,7 +34,8 @@ import Wire
         let events = try client.execute("query-events").arrayValue ?? []
         #expect(events.contains { $0["event"] == "COMPONENT_READY" })
         let commands = try client.execute("query-commands").arrayValue?.compactMap { $0["name"]?.stringValue } ?? []
-        #expect(Set(["query-status", "query-commands", "query-events", "query-version", "quit"]).isSubset(of: commands))
+        #expect(
+            Set(["query-status", "query-commands", "query-events", "query-version", "quit"]).isSubset(of: commands))
         #expect(try client.execute("quit") == [:])
         #expect(process.waitForExit() == 0)
         #expect(!FileManager.default.fileExists(atPath: control))
@@ -50,7 +52,10 @@ import Wire
         (["--listen", "pcie"], "port=path"),
         ([], "port 'pcie' has no socket to serve"),
         (["--listen", "pcie=/tmp/bb-no-such-folder/s"], "/tmp/bb-no-such-folder/s: bind: No such file or directory"),
-        (["--listen", "pcei=FOLDER/x", "--listen", "pcie=FOLDER/y"], "no such port: pcei; the ports are control, pcie"),
+        (
+            ["--listen", "pcei=FOLDER/x", "--listen", "pcie=FOLDER/y"],
+            "no such port: pcei; the ports are control, pcie"
+        ),
         (["--connect", "pcie=FOLDER/y", "--listen", "pcie=FOLDER/y"], "port 'pcie' was given a socket twice"),
         (["--nonsense"], "Unknown option '--nonsense'"),
     ])
@@ -109,7 +114,8 @@ import Wire
         let shell = try RunningProcess(
             "/bin/sh",
             [
-                "-c", "'\(binary("offload-card"))' --die-with-parent --listen control=\(control) --listen pcie=\(folder.file("p")) & "
+                "-c",
+                "'\(binary("offload-card"))' --die-with-parent --listen control=\(control) --listen pcie=\(folder.file("p")) & "
                     + "echo child $!; wait",
             ])
         _ = try connect()
@@ -125,7 +131,7 @@ import Wire
         let result = try run(binary(name), ["--help"])
         #expect(result.status == 0)
         #expect(result.output.contains("USAGE: \(name)"))
-        #expect(result.output.contains("xample:") && result.output.contains("  \(name) "), "\(result.output)")
+        #expect(result.output.contains("Example") && result.output.contains("  \(name) "), "\(result.output)")
     }
 
     @Test(arguments: ["flash", "security-logic", "host-cpu", "bmc", "adapter-card", "offload-card", "baseboard"])

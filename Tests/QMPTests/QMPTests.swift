@@ -93,10 +93,13 @@ import Wire
         let server = QMPServer(kind: "test", loop: loop)
         try server.serve(try Listener(path: folder.file("qmp")))
         let thread = WorkerThread("qmp") { loop.run() }
-        return (server, folder.file("qmp"), folder, {
-            loop.stop()
-            thread.join()
-        })
+        return (
+            server, folder.file("qmp"), folder,
+            {
+                loop.stop()
+                thread.join()
+            }
+        )
     }
 
     @Test func `a client negotiates, asks, and hears events once each and in order`() throws {

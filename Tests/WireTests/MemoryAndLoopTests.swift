@@ -15,7 +15,10 @@ import Wire
         #expect(memory.descriptor.isSealedAgainstShrinking)
     }
 
-    @Test(arguments: [(0, 4096, true), (4095, 1, true), (4096, 0, true), (4096, 1, false), (UInt64.max, 1, false), (1, UInt64.max, false)])
+    @Test(arguments: [
+        (0, 4096, true), (4095, 1, true), (4096, 0, true), (4096, 1, false), (UInt64.max, 1, false),
+        (1, UInt64.max, false),
+    ])
     func `bounds are checked without overflow`(offset: UInt64, count: UInt64, inside: Bool) throws {
         let memory = try SharedMemory(create: "bounds", size: 4096)
         #expect(memory.mapping.contains(offset: offset, count: count) == inside)

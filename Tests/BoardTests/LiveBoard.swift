@@ -46,9 +46,13 @@ final class LiveBoard {
         return try #require(JSONValue(parsing: result.output), "\(result)")
     }
 
-    /// Everything that the host wrote on COM1, as the BMC received it.
+    private var consoleText = ""
+
+    /// Everything that the host wrote on COM1 so far, as the BMC received it. (`ringbuf-read` takes what it returns out
+    /// of the BMC's buffer, as QEMU's does.)
     func hostConsole() throws -> String {
-        try #require(try qmp("bmc0", "ringbuf-read", "device=serial", "size=65536").stringValue)
+        consoleText += try #require(try qmp("bmc0", "ringbuf-read", "device=serial", "size=65536").stringValue)
+        return consoleText
     }
 
     /// The timeline, each event as "component EVENT subject".

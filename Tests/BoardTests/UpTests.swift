@@ -40,6 +40,14 @@ import Wire
         #expect(try bench.baseboard("down").output.contains("no board runs"))
     }
 
+    @Test func `a detached board does not care who stopped reading`() throws {
+        let bench = LauncherBench()
+        let shell = "'\(binary("baseboard"))' up -d '\(bench.topology)' 2>&1 | head -c 1"
+        _ = try run("/bin/sh", ["-c", shell], environment: bench.environment("bmc0=boot"))
+        #expect(eventually { (try? bench.record()["state"]?.stringValue) == "up" })
+        #expect(try bench.baseboard("down").status == 0)
+    }
+
     @Test func `a second up of a running board is refused and names the pid`() throws {
         let bench = LauncherBench()
         try bench.up()

@@ -273,11 +273,13 @@ struct RootComplexTests {
         board.root.memoryWrite(0x4000_0010, width: 8, value: Board.ramBase)
         board.root.memoryWrite(0x4000_0018, width: 4, value: 99)
         #expect(eventually { board.outputs.lines.last == "2.0 true" })
-        // Still asserted: it comes again after the access.
+        // Still asserted: it comes again after the access. (The doorbell's own access may have lowered it once before.)
+        let before = board.outputs.lines.count
         _ = board.root.memoryRead(0x4000_0000, width: 4)
-        #expect(eventually { board.outputs.lines == ["2.0 true", "2.0 false", "2.0 true"] })
+        #expect(eventually { board.outputs.lines.count == before + 2 }, "\(board.outputs.lines)")
+        #expect(Array(board.outputs.lines.suffix(3)) == ["2.0 true", "2.0 false", "2.0 true"])
         board.root.memoryWrite(0x4000_0020, width: 4, value: 0)
-        #expect(eventually { board.outputs.lines.count == 4 && board.outputs.lines.last == "2.0 false" })
+        #expect(eventually { board.outputs.lines.count == before + 3 && board.outputs.lines.last == "2.0 false" })
     }
 
     // MARK: Resets and loss

@@ -210,7 +210,7 @@ extension HartState {
     private mutating func isCounterVisible(_ index: UInt32) -> Bool {
         switch privilege {
         case .machine: true
-        case .user: mcounteren & scounteren >> index & 1 != 0
+        case .user: (mcounteren & scounteren) >> index & 1 != 0
         default: mcounteren >> index & 1 != 0
         }
     }

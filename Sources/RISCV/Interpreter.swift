@@ -1,4 +1,4 @@
-// The interpreter: decoded blocks in, retired instructions out.
+// The interpreter: decoded blocks in, retired instructions out. Long because its one switch must be one function.
 //
 // Model: three nested loops. `find` looks up the block for `pc`; `chain` enters blocks, counting their instructions and
 // looking once at the attention word; `body` runs slots. A branch inside a page continues `chain` with the block it

@@ -127,7 +127,8 @@ public final class LinkKeeper: Sendable {
 
     private func connectAgain(_ path: String, isFirst: Bool) {
         do throws(WireError) {
-            comeUp(try Socket.connect(to: path, kind: kind))
+            // Never waits: the loop has other links.
+            comeUp(try Socket.connect(to: path, kind: kind, patience: .zero))
         } catch {
             if isFirst { report("\(error): the link is down; trying again until it is back") }
             scheduleRetry(path, isFirst: false)

@@ -31,17 +31,28 @@ public final class Socket: Sendable {
         self.kind = kind
     }
 
+    /// How long a full queue of waiting connections is waited for: a peer that is alive accepts within milliseconds.
+    public static let connectPatience = Duration.seconds(2)
+
     /// Connects to the listener at `path`.
-    public static func connect(to path: String, kind: SocketKind = .stream) throws(WireError) -> Socket {
+    ///
+    /// That takes no time while the listener's queue has room; a peer that does not accept any more (hung, stopped, or
+    /// held by others) is given up after `patience` with ETIMEDOUT. On an event loop pass `.zero`.
+    public static func connect(
+        to path: String, kind: SocketKind = .stream, patience: Duration = connectPatience
+    ) throws(WireError) -> Socket {
         guard path.utf8.count <= 107 else { throw .pathTooLong(path) }
         let number = cs_unix_socket(kind.rawType)
         guard number >= 0 else { throw .last("socket", path) }
         let descriptor = Descriptor(adopting: number)
+        // Zero would be for ever: the kernel rounds a microsecond up to its tick.
+        _ = cs_set_send_timeout(number, max(1, patience.clampedNanoseconds / 1000))
         // Safety: the string lives through the call.
         while unsafe cs_unix_connect(number, path) != 0 {
             if errno == EINTR { continue }
-            throw .last("connect", path)
+            throw errno == EAGAIN ? .system(call: "connect", subject: path, errno: ETIMEDOUT) : .last("connect", path)
         }
+        _ = cs_set_send_timeout(number, 0)
         return Socket(adopting: descriptor, kind: kind)
     }
 

@@ -1,5 +1,6 @@
 import Ethernet
 import Foundation
+import Synchronization
 import TestKit
 import Testing
 import Wire
@@ -142,6 +143,34 @@ struct SwitchFabricTests {
         for _ in 0..<7 { try listener.accept(until: .after(.seconds(20))).shutdown() }
         #expect(MonotonicTime.now.since(start) >= .milliseconds(1260))
         fabric.stop()
+    }
+
+    @Test func `a lost peer that does not accept again holds up neither the other ports nor the end`() throws {
+        let thread = try LoopThread()
+        defer { thread.end() }
+        let folder = TemporaryFolder()
+        let path = folder.file("a")
+        let listener = try Listener(path: path, backlog: 0)
+        let reports = Mutex<[String]>([])
+        let fabric = SwitchFabric(ports: ["a", "b", "c"], loop: thread.loop) { line in
+            reports.withLock { $0.append(line) }
+        }
+        try fabric.start("a", .uses(path: path))
+        let peers = try ["b", "c"].map { name in
+            let (ours, theirs) = try Socket.pair()
+            try fabric.start(name, .connected(ours))
+            return FramePeer(socket: theirs)
+        }
+        let link = try listener.accept(until: .after(.seconds(20)))
+        // Somebody else takes the only place in the queue; then the link is lost.
+        let other = try Socket.connect(to: path, patience: .zero)
+        link.shutdown()
+        #expect(eventually { reports.withLock { $0.contains { $0.contains("trying again") } } })
+        let shout = frame(to: .broadcast, from: station(1))
+        try peers[0].send(shout)
+        #expect(try peers[1].next() == shout)
+        fabric.stop()
+        withExtendedLifetime((other, peers)) {}
     }
 
     @Test func `a link to a path where nobody listens is refused by name`() throws {

@@ -48,6 +48,25 @@ import Wire
         }
     }
 
+    @Test func `a peer that does not accept is given up, and one that does in time is not`() throws {
+        let folder = TemporaryFolder()
+        let path = folder.file("s")
+        let listener = try Listener(path: path, backlog: 0)
+        var waiting: [Socket] = []
+        do throws(WireError) {
+            while waiting.count < 10 { waiting.append(try Socket.connect(to: path, patience: .zero)) }
+            Issue.record("a queue without end")
+        } catch {
+            #expect(error.description == "\(path): connect: Connection timed out")
+        }
+        let accepter = WorkerThread("accepter") {
+            for _ in 0..<2 { _ = try? listener.accept(until: .after(.seconds(20))) }
+        }
+        let late = try Socket.connect(to: path, patience: .seconds(20))
+        accepter.join()
+        _ = (late, waiting)
+    }
+
     @Test func `shutdown ends a receive that blocks`() throws {
         let (left, right) = try Socket.pair()
         let thread = WorkerThread("blocked") {

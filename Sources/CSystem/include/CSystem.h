@@ -123,6 +123,11 @@ static inline int cs_unix_connect(int fd, const char *path) {
     if (!cs_unix_address(&address, path)) { errno = ENAMETOOLONG; return -1; }
     return connect(fd, (struct sockaddr *)&address, sizeof address);
 }
+/// A blocking connect or send gives up after so many microseconds with EAGAIN; 0: never.
+static inline int cs_set_send_timeout(int fd, uint64_t microseconds) {
+    struct timeval time = {(time_t)(microseconds / 1000000u), (suseconds_t)(microseconds % 1000000u)};
+    return setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &time, sizeof time);
+}
 static inline int cs_accept(int fd) { return accept4(fd, 0, 0, SOCK_CLOEXEC); }
 static inline int cs_socket_type(int fd) {
     int type = 0;

@@ -258,9 +258,13 @@ public final class Supervisor: @unchecked Sendable {
     }
 
     func signalled() {
-        // Level-triggered: read what came, so that the next signal is told from this one.
-        _ = try? termination.readSome(limit: 1024)
+        // Level-triggered: read what came, so that the next signal is told from this one. Each is 128 bytes that begin
+        // with its number. Spec: signalfd(2).
+        let signals = (try? termination.readSome(limit: 1024)) ?? []
         if progress.stopping != nil {
+            // Impatience: a second signal from a person. A terminal that closes is no such.
+            let isImpatient = stride(from: 0, to: signals.count, by: 128).contains { signals[$0] != UInt8(SIGHUP) }
+            guard isImpatient else { return }
             for part in parts where !part.isReaped { part.process?.signal(SIGKILL) }
         } else {
             perform(progress.stopRequested())

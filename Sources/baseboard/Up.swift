@@ -3,6 +3,7 @@ import Component
 import Glibc
 import Launcher
 import QMP
+import Synchronization
 import Topology
 import Wire
 
@@ -81,12 +82,16 @@ struct Up: ParsableCommand {
 
     private func report(_ plan: LaunchPlan, _ options: SupervisorOptions) -> SupervisorReport {
         let (json, isDetached) = (json, options.isDetached)
-        /// A detached board outlives whoever read its beginning; one in the foreground ends with them.
+        /// A detached board outlives whoever read its beginning; one in the foreground ends with them, in order: asked
+        /// once, as by a terminal that was closed.
+        let hasReader = Mutex(true)
         @Sendable func tell(_ text: String) {
-            if isDetached {
-                try? standardOutput.writeAll(Array(text.utf8), subject: "standard output")
-            } else {
-                write(text)
+            do { try standardOutput.writeAll(Array(text.utf8), subject: "standard output") } catch {
+                let isNews = hasReader.withLock { hasReader in
+                    defer { hasReader = false }
+                    return hasReader
+                }
+                if !isDetached, isNews { kill(getpid(), SIGHUP) }
             }
         }
         return SupervisorReport(

@@ -171,12 +171,15 @@ static inline int cs_pidfd_open(int pid) { return (int)syscall(SYS_pidfd_open, p
 static inline int cs_die_with_parent(int signal) { return prctl(PR_SET_PDEATHSIG, signal); }
 static inline int cs_name_thread(const char *name) { return prctl(PR_SET_NAME, name); }
 
-/// Blocks SIGTERM and SIGINT in this thread and those it starts, ignores SIGPIPE; returns a signalfd or -1.
+/// Blocks SIGTERM, SIGINT and, unless it is ignored as by nohup, SIGHUP in this thread and those it starts, ignores
+/// SIGPIPE; returns a signalfd or -1.
 static inline int cs_take_termination(void) {
     sigset_t set;
     sigemptyset(&set);
     sigaddset(&set, SIGTERM);
     sigaddset(&set, SIGINT);
+    struct sigaction hangup;
+    if (sigaction(SIGHUP, 0, &hangup) == 0 && hangup.sa_handler != SIG_IGN) sigaddset(&set, SIGHUP);
     pthread_sigmask(SIG_BLOCK, &set, 0);
     signal(SIGPIPE, SIG_IGN);
     return signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);

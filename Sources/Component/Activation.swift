@@ -33,6 +33,13 @@ enum Activation {
         return listeners
     }
 
+    /// The launcher's process id, from BASEBOARD_LAUNCHER; nil where something else started this process.
+    static var launcher: Int32? {
+        // Safety: a constant string; the value is copied before anybody can change the environment.
+        guard let text = unsafe getenv("BASEBOARD_LAUNCHER") else { return nil }
+        return unsafe Int32(String(cString: text))
+    }
+
     /// Tells the service manager, if there is one. Errors are of no use to anybody and are dropped.
     static func notify(_ state: String) {
         // Safety: the string lives through the call.

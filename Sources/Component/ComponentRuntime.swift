@@ -34,8 +34,9 @@ public final class ComponentRuntime: Sendable {
     public init(kind: String, options: ComponentOptions) throws {
         termination = try takeTerminationSignals()
         if options.dieWithParent {
-            // A parent that is gone already cannot signal any more: the id has changed.
-            let parent = getppid()
+            // A parent that is gone already cannot signal any more: the id has changed. The launcher tells its own, since
+            // it may be gone before this process can ask.
+            let parent = Activation.launcher ?? getppid()
             endWithParent()
             guard getppid() == parent else { throw ComponentError.message("the parent process is gone already") }
         }

@@ -24,7 +24,7 @@ extension Supervisor {
             try Files.replace(folder.recordPath, record.json.encoded(pretty: true), folder: folder.path)
             try startProcesses()
         } catch {
-            abandon()
+            abandon(error)
             throw error
         }
         watchEverything()
@@ -59,7 +59,8 @@ extension Supervisor {
                 let process = try ChildProcess(
                     part.planned.executable, part.planned.arguments + LaunchPlan.launcherArguments,
                     environment: Environment.current.adding(
-                        plan.environment(of: part.planned, watchdog: options.watchdog)),
+                        plan.environment(of: part.planned, watchdog: options.watchdog)
+                            + [("BASEBOARD_LAUNCHER", String(getpid()))]),
                     // A session of its own: the terminal's Ctrl-C is for the launcher, which ends the board in order.
                     descriptors: [nothing, output, output] + passed, newSession: true)
                 part.process = process
@@ -103,7 +104,7 @@ extension Supervisor {
     }
 
     /// Takes back a start that failed half-way.
-    private func abandon() {
+    private func abandon(_ error: LaunchError) {
         for part in parts {
             guard let process = part.process else { continue }
             process.signal(SIGKILL)
@@ -112,8 +113,10 @@ extension Supervisor {
         parts = []
         listeners = []
         plan.folder.removeSockets()
-        record.state = .failed
+        (record.state, record.reason, record.exitCode) = (.failed, error.description, 1)
         record.components = []
+        // 'ps' tells it; a folder that cannot hold the record is what the error is about already.
+        try? Files.replace(plan.folder.recordPath, record.json.encoded(pretty: true), folder: plan.folder.path)
         lock = nil
     }
 }

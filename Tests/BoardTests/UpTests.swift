@@ -25,6 +25,29 @@ import Wire
         #expect(try bench.record()["state"] == "stopped")
     }
 
+    @Test(arguments: [SIGHUP, SIGTERM])
+    func `a terminal that is closed stops the board in order, as SIGTERM does`(_ signal: Int32) throws {
+        let bench = LauncherBench()
+        let launcher = try bench.start("up", bench.topology, behaviour: "bmc0=boot")
+        try #require(launcher.waitForOutput("Ctrl-C stops it"), "\(launcher.text)")
+        let record = try bench.record()
+        kill(launcher.process.processIdentifier, signal)
+        #expect(launcher.waitForExit() == 0, "\(launcher.text)")
+        #expect(bench.allGone(bench.pids(record)))
+        #expect(bench.leftovers() == LauncherBench.records)
+        #expect(try bench.record()["state"] == "stopped")
+    }
+
+    @Test func `a board whose reader leaves stops in order`() throws {
+        let bench = LauncherBench()
+        let result = try run(
+            "/bin/sh",
+            ["-c", #"{ "$0" up "$1"; echo "ended $?" >&2; } | head -n 1"#, binary("baseboard"), bench.topology],
+            environment: bench.environment("bmc0=boot"))
+        #expect(result.output.contains("ended 0"), "\(result.output)")
+        #expect(try bench.record()["state"] == "stopped")
+    }
+
     @Test func `a detached board lives on until down`() throws {
         let bench = LauncherBench()
         let result = try bench.baseboard("up", "-d", bench.topology, behaviour: "bmc0=boot")
@@ -120,7 +143,9 @@ import Wire
         #expect(result.status == 1)
         #expect(result.output.contains("component 'bmc0': cannot start \(bench.executables)/bmc"), "\(result.output)")
         #expect(!bench.leftovers().contains { $0.hasSuffix(".sock") })
-        #expect(try bench.baseboard("ps", "--json").output.contains("\"failed\""))
+        let record = try bench.record()
+        #expect(record["state"] == "failed")
+        #expect(record["reason"]?.stringValue?.contains("cannot start \(bench.executables)/bmc") == true, "\(record)")
     }
 
     @Test func `a topology with mistakes ends with 2, attached or detached`() throws {

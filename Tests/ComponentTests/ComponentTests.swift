@@ -110,6 +110,14 @@ import Wire
         #expect(messages.contains("STOPPING=1"))
     }
 
+    @Test func `a launcher that is gone before the component could look is noticed`() throws {
+        let orphan = try run(
+            binary("offload-card"), ["--die-with-parent", "--listen", "pcie=\(folder.file("p"))"],
+            environment: ["BASEBOARD_LAUNCHER": "1"])
+        #expect(orphan.status == 1)
+        #expect(orphan.output.contains("the parent process is gone already"), "\(orphan.output)")
+    }
+
     @Test func `it ends with the process that started it`() throws {
         let shell = try RunningProcess(
             "/bin/sh",

@@ -13,7 +13,7 @@ struct SendQMP: ParsableCommand {
             EXAMPLES
               baseboard qmp host0 query-status
               baseboard qmp host0 query-commands
-              baseboard qmp host0 human-monitor-command command-line='info registers'
+              baseboard qmp host0 pmemsave val=2147483648 size=4096 filename=/tmp/ram.bin
             """)
 
     @Argument(help: "The component, as 'baseboard ps' shows it.")

@@ -8,12 +8,21 @@ public struct Diagnostic: Sendable, CustomStringConvertible {
         var text = "\(position.description): error: \(message)"
         let index = position.line - 1
         guard position.file.lines.indices.contains(index) else { return text }
-        let line = position.file.lines[index]
+        let scalars = Array(position.file.lines[index].unicodeScalars)
+        let column = min(max(position.column - 1, 0), scalars.count)
+        // Of a line longer than a screen is wide, what stands around the place.
+        let first = scalars.count > Self.excerpt ? max(0, column - Self.excerpt / 2) : 0
+        let shown = scalars[first..<min(scalars.count, first + Self.excerpt)]
         // Keep tabs, so that the caret stands below its column whatever a tab's width.
-        let indent = line.unicodeScalars.prefix(position.column - 1).map { $0 == "\t" ? "\t" : " " }.joined()
-        text += "\n    \(line)\n    \(indent)^"
+        let indent = shown.prefix(column - first).map { $0 == "\t" ? "\t" : " " }.joined()
+        var line = String.UnicodeScalarView()
+        line.append(contentsOf: shown)
+        text += "\n    \(String(line))\n    \(indent)^"
         return text
     }
+
+    /// How many characters of a line are shown.
+    private static let excerpt = 160
 }
 
 /// Every mistake of a topology, in order of file and line.

@@ -7,6 +7,7 @@ import QMP
 import SecurityLogic
 import Serprog
 import Sideband
+import Synchronization
 import Trust
 import Wire
 
@@ -41,7 +42,24 @@ struct SecurityLogicCommand: ComponentCommand {
         let fuses = try Fuses(path: fuses)
         let log = runtime.log
         guard let chipPath = runtime.connectionPath("flash") else { throw ComponentError.noSocketToUse(port: "flash") }
-        let gate = FlashGate(connect: { () throws(WireError) in try Socket.connect(to: chipPath) }) { denial in
+        let unreachable = Mutex("")
+        let connect = { @Sendable () throws(WireError) -> Socket in
+            do throws(WireError) {
+                let socket = try Socket.connect(to: chipPath)
+                unreachable.withLock { $0 = "" }
+                return socket
+            } catch {
+                // The master sees only a refused transaction; who looks here learns why, once for each reason.
+                let text = "port 'flash': \(error)"
+                let isNews = unreachable.withLock { last in
+                    defer { last = text }
+                    return last != text
+                }
+                if isNews { log.warning("\(text)") }
+                throw error
+            }
+        }
+        let gate = FlashGate(connect: connect) { denial in
             let opcode = String(denial.opcode, radix: 16)
             let why = denial.decision == .denyMaster ? "no access now" : "only reading is allowed"
             log.warning(

@@ -30,7 +30,7 @@ final class Board {
     let folder: TemporaryFolder
     let control: QMPClient
     let adapter: SidebandLink
-    private let flash: RunningProcess
+    let flash: RunningProcess
     let logic: RunningProcess
     private var nextTag: UInt8 = 0
 
@@ -275,6 +275,22 @@ final class Board {
         let second = try board.sideband("adapter")
         #expect(try second.receive(until: deadline()) == nil)
         #expect(try board.command(.queryState) == .state(.held))
+    }
+
+    @Test func `a chip that is not there is named in the log, once`() throws {
+        let board = try Board(image: image, fuses: fuses)
+        board.flash.terminate()
+        #expect(board.flash.waitForExit() == 0)
+        #expect(try board.command(.setMode(.unprotected)) == .status(.setMode(.unprotected), .success))
+        let adapter = try board.spi("adapter")
+        for _ in 0..<3 {
+            #expect(throws: SerprogError.refused(.spiOperation)) {
+                try adapter.spiTransaction(write: [0x9F], readCount: 1)
+            }
+        }
+        let line = "port 'flash': \(board.folder.file("chip")): connect: No such file or directory"
+        #expect(board.logic.waitForOutput(line), "\(board.logic.text)")
+        #expect(board.logic.text.components(separatedBy: line).count == 2, "\(board.logic.text)")
     }
 
     @Test func `missing fuses or no chip is one clear error`() throws {

@@ -215,6 +215,16 @@ private func links(_ board: Board) -> [String] {
         #expect(files.mistakes() == ["board.yaml:1:1: cannot read the topology: is not a regular file"])
     }
 
+    @Test func `of a very long line the part around the mistake is shown`() {
+        let files = TopologyFolder()
+        files.write(
+            "board.yaml", "\(String(repeating: " ", count: 50_000))[\(String(repeating: "x", count: 50_000))]\n")
+        let error = #expect(throws: TopologyError.self) { try TopologyReader.read("\(files.path)/board.yaml") }
+        let lines = (error?.description ?? "").split(separator: "\n")
+        #expect(lines.count >= 3)
+        #expect(lines.dropFirst().allSatisfy { $0.unicodeScalars.count < 200 })
+    }
+
     @Test func `a file that is missing, too large or not text is refused`() {
         let files = TopologyFolder()
         #expect(files.mistakes("none.yaml") == ["none.yaml:1:1: cannot read the topology: no such file"])

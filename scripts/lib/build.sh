@@ -2,12 +2,11 @@
 # shellcheck shell=bash
 
 # Everything that decides what `swift build` makes. Sources/Firmware is not SwiftPM's, and building it again for
-# nothing would cost more than looking.
+# nothing would cost more than looking. Package.resolved is an output: the build itself writes it.
 swift_inputs() {
     local -n inputs=$1
     local folder
     inputs=("$ROOT/Package.swift")
-    if [[ -e $ROOT/Package.resolved ]]; then inputs+=("$ROOT/Package.resolved"); fi
     for folder in "$ROOT"/Sources/*; do
         if [[ ${folder##*/} != Firmware ]]; then inputs+=("$folder"); fi
     done

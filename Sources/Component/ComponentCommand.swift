@@ -21,7 +21,7 @@ public protocol ComponentCommand: ParsableCommand {
 extension ComponentCommand {
     public mutating func run() throws {
         let runtime = try ComponentRuntime(kind: Self.kind, options: options)
-        try start(runtime)
+        try runtime.interruptible { try start(runtime) }
         let code = try runtime.run()
         // Data-path threads may still sit in a blocking receive: the process ends without waiting for them.
         endProcess(code)

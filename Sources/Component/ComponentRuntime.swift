@@ -25,6 +25,7 @@ public final class ComponentRuntime: Sendable {
         var status = "running"
         var details: [String: JSONValue] = [:]
         var stopActions: [@Sendable () -> Void] = []
+        var ownListeners: [Listener] = []
         var exitCode: Int32?
     }
     private let state: Mutex<State>
@@ -93,7 +94,7 @@ public final class ComponentRuntime: Sendable {
         guard let path else { return nil }
         do throws(WireError) {
             let listener = try Listener(path: path, kind: kind)
-            onStop { listener.removePath() }
+            state.withLock { $0.ownListeners.append(listener) }
             return listener
         } catch { throw .wire(port: port, error) }
     }
@@ -162,6 +163,7 @@ public final class ComponentRuntime: Sendable {
     /// Says that the component is ready, serves the control path until `stop`, SIGTERM or `quit`, and returns the
     /// exit code.
     public func run() throws -> Int32 {
+        defer { removeOwnPaths() }
         let left = state.withLock { state in
             (state.activated.keys.sorted() + state.listen.keys.sorted() + state.connect.keys.sorted(), state.claimed)
         }
@@ -180,6 +182,27 @@ public final class ComponentRuntime: Sendable {
         control.flushAll()
         return code
     }
+
+    /// Runs `start`, which may wait for a peer that never answers: SIGTERM and SIGINT end the process meanwhile, too.
+    func interruptible(_ start: () throws -> Void) throws {
+        let guardian = try EventLoop()
+        try guardian.add(termination) { [unowned self] _ in
+            log.debug("asked to end by a signal while starting")
+            removeOwnPaths()
+            endProcess(0)
+        }
+        let thread = WorkerThread("start-guard") { guardian.run() }
+        defer {
+            guardian.stop()
+            thread.join()
+        }
+        do { try start() } catch {
+            removeOwnPaths()
+            throw error
+        }
+    }
+
+    private func removeOwnPaths() { for listener in state.withLock({ $0.ownListeners }) { listener.removePath() } }
 
     private func feedWatchdog(every interval: Duration) {
         Activation.notify("WATCHDOG=1")

@@ -48,6 +48,24 @@ import Wire
         #expect(process.waitForExit() == 0)
     }
 
+    @Test func `a signal ends it also while it waits for a peer that says nothing`() throws {
+        let chip = try Listener(path: folder.file("chip"))
+        let silent = try Listener(path: folder.file("silent"))
+        let process = try RunningProcess(
+            binary("host-cpu"),
+            [
+                "--listen", "control=\(control)", "--connect", "spi=\(folder.file("chip"))", "--connect",
+                "rp0=\(folder.file("silent"))",
+            ])
+        // It has connected, and now waits for an answer to VERSION, ten seconds long.
+        let peer = try silent.accept(until: .after(.seconds(20)))
+        #expect(try peer.receiveBytes(limit: 16, until: .after(.seconds(20)))?.isEmpty == false)
+        process.terminate()
+        #expect(process.waitForExit(within: .seconds(5)) == 0)
+        #expect(!FileManager.default.fileExists(atPath: control))
+        withExtendedLifetime(chip) {}
+    }
+
     @Test(arguments: [
         (["--listen", "pcie"], "port=path"),
         ([], "port 'pcie' has no socket to serve"),
@@ -63,6 +81,7 @@ import Wire
         let words = arguments.map { $0.replacingOccurrences(of: "FOLDER", with: folder.path) }
         let result = try run(binary("offload-card"), words, within: .seconds(20))
         #expect(result.status != 0 && result.status != nil)
+        #expect(try FileManager.default.contentsOfDirectory(atPath: folder.path).isEmpty)
         #expect(result.output.contains(text), "\(result.output)")
     }
 

@@ -92,6 +92,9 @@ public final class ChildProcess: Sendable {
 public enum ProcessIdentifier {
     public static var current: Int32 { getpid() }
 
+    /// Sends a signal to a process, whosever child it is.
+    public static func signal(_ pid: Int32, _ number: Int32) { kill(pid, number) }
+
     /// A descriptor that becomes readable when the process `pid`, whosever child it is, has ended.
     public static func endDescriptor(of pid: Int32) throws(WireError) -> Descriptor {
         let number = cs_pidfd_open(pid)

@@ -15,7 +15,7 @@ import QMP
     @Flag(help: "Print a JSON list of rows instead of the table.")
     var json = false
 
-    @Option(help: "Run only the groups whose name begins with this: boot, memory, vfio-user, riscv.")
+    @Option(help: "Run only the groups whose name begins with this: boot, memory, death, vfio-user, riscv.")
     var only: String?
 
     @Option(help: .hidden)
@@ -43,6 +43,7 @@ import QMP
     private static let groups: [Group] = [
         Group(name: "boot", measure: BoardBench.boot),
         Group(name: "memory", measure: BoardBench.memory),
+        Group(name: "death", measure: BoardBench.death),
         Group(name: "riscv", measure: HartBench.integer),
         Group(name: "vfio-user", measure: VFIOUserBench.measure),
     ]

@@ -87,6 +87,51 @@ enum BoardBench {
         }
     }
 
+    /// From the end of a component to the launcher's report of it.
+    static func death() throws -> [BenchRow] {
+        var (reports, waits): ([Double], [Double]) = ([], [])
+        for _ in 0..<5 {
+            let report = try withBoard { runtime, _ in
+                guard let board = JSONValue(parsing: try baseboard(["ps", "--json"], folder: runtime))?[0],
+                    let card = board["components"]?.arrayValue?.first(where: { $0["name"] == "offload0" }),
+                    let pid = card["pid"]?.integerValue, let supervisor = board["supervisor"]?.integerValue
+                else { throw Failure(description: "ps --json named no offload0") }
+                let ended = try ProcessIdentifier.endDescriptor(of: Int32(supervisor))
+                let start = MonotonicTime.now
+                ProcessIdentifier.signal(Int32(pid), 9)
+                // The supervisor reports, stops the rest, and ends.
+                try waitForEnd(ended)
+                for line in try baseboard(["timeline", "--json"], folder: runtime).split(separator: "\n") {
+                    guard let entry = JSONValue(parsing: String(line)), entry["event"] == "COMPONENT_ENDED",
+                        entry["data"]?["name"] == "offload0", let time = entry["monotonic"]?.integerValue
+                    else { continue }
+                    return Double(time) - Double(start.nanoseconds)
+                }
+                throw Failure(description: "the timeline tells no death of offload0")
+            }
+            reports.append(report / 1e6)
+            let null = try Descriptor.open("/dev/null", flags: 2)
+            let sleeper = try ChildProcess("/bin/sleep", ["100"], environment: [], descriptors: [null, null, null])
+            let ended = try sleeper.exitDescriptor()
+            let start = MonotonicTime.now
+            sleeper.signal(9)
+            try waitForEnd(ended)
+            waits.append(Double(MonotonicTime.now.since(start).clampedNanoseconds) / 1e6)
+            _ = sleeper.wait()
+        }
+        return [
+            .bounded(
+                "death: kill to report", median(reports), "ms", reference: "kill to wake of a sleep's parent",
+                median(waits), .lower, than: 100)
+        ]
+    }
+
+    private static func waitForEnd(_ descriptor: Descriptor) throws {
+        let loop = try EventLoop()
+        try loop.add(descriptor) { _ in loop.stop() }
+        loop.run()
+    }
+
     /// A file of /proc, which has no size to be read by.
     private static func wholeText(_ path: String) throws -> String {
         let descriptor = try Descriptor.open(path, flags: 0)

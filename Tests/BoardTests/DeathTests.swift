@@ -30,24 +30,16 @@ import Wire
         #expect(result.output.contains("about to abort"))
     }
 
-    /// The launcher's way from a death to its report is well below 100 ms; a machine that is busy with other things may
-    /// delay one of them, so the best of a few counts.
-    @Test func `a death is reported within 100 ms`() throws {
-        var best = Duration.seconds(60)
-        for _ in 1...5 where best >= .milliseconds(100) {
-            let bench = LauncherBench()
-            let launcher = try bench.start("up", bench.topology, behaviour: "bmc0=boot")
-            try #require(launcher.waitForOutput("Ctrl-C stops it"), "\(launcher.text)")
-            let client = try QMPClient(path: "\(bench.runtime)/bench/host0.control.sock")
-            let start = MonotonicTime.now
-            try client.send("test-die", ["code": 5])
-            try #require(launcher.waitForOutput("host0 (host-cpu, pid "), "\(launcher.text)")
-            best = min(best, MonotonicTime.now.since(start))
-            #expect(launcher.waitForExit() == 1)
-            #expect(launcher.text.contains("ended: exit code 5"), "\(launcher.text)")
-            #expect(launcher.text.contains("\n    dying as told\n"), "\(launcher.text)")
-        }
-        #expect(best < .milliseconds(100))
+    /// How soon is measured by `scripts/bench`.
+    @Test func `a component that ends with an error is reported with its exit code and last lines`() throws {
+        let bench = LauncherBench()
+        let launcher = try bench.start("up", bench.topology, behaviour: "bmc0=boot")
+        try #require(launcher.waitForOutput("Ctrl-C stops it"), "\(launcher.text)")
+        let client = try QMPClient(path: "\(bench.runtime)/bench/host0.control.sock")
+        try client.send("test-die", ["code": 5])
+        #expect(launcher.waitForExit() == 1)
+        #expect(launcher.text.contains("ended: exit code 5"), "\(launcher.text)")
+        #expect(launcher.text.contains("\n    dying as told\n"), "\(launcher.text)")
     }
 
     @Test func `a component that hangs is found by its watchdog`() throws {

@@ -49,8 +49,8 @@ struct AdapterCardCommand: ComponentCommand {
         let fabric = try startSwitch(runtime)
         let server = try startFunction(runtime, fabric, verification?.0)
         register(runtime, fabric, verification?.0, server)
-        registerCapture(
-            CaptureSession(fabric.ports.map { .init(name: "\(runtime.name).\($0.name)", tap: $0.tap) }), runtime)
+        let capture = CaptureSession(fabric.ports.map { .init(name: "\(runtime.name).\($0.name)", tap: $0.tap) })
+        runtime.registerCapture(start: { try capture.start(path: $0) }, stop: { try capture.stop() })
         if let (verification, source) = verification {
             do throws(WireError) { try verification.start(source) } catch {
                 throw ComponentError.wire(port: "sideband", error)
@@ -140,21 +140,6 @@ struct AdapterCardCommand: ComponentCommand {
     }
 
     // MARK: Queries
-
-    private func registerCapture(_ session: CaptureSession, _ runtime: ComponentRuntime) {
-        runtime.control.register(
-            QMPCommand("capture-start", [.required("path", .string)]) { arguments throws(QMPError) in
-                do throws(CaptureSession.Failure) {
-                    try session.start(path: arguments["path"]?.stringValue ?? "")
-                } catch { throw QMPError("\(error)") }
-                return [:]
-            })
-        runtime.control.register(
-            QMPCommand("capture-stop") { _ throws(QMPError) in
-                do throws(CaptureSession.Failure) { try session.stop() } catch { throw QMPError("\(error)") }
-                return [:]
-            })
-    }
 
     private func register(
         _ runtime: ComponentRuntime, _ fabric: SwitchFabric, _ verification: FirmwareVerification?,

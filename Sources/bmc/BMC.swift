@@ -81,23 +81,8 @@ struct BMC: ComponentCommand {
             try controller.startPower(runtime.connectionPath("sideband").map { .uses(path: $0) })
         } catch { throw ComponentError.wire(port: "sideband", error) }
         runtime.onStop { controller.stop() }
-        registerCapture(
-            CaptureSession([.init(name: "\(runtime.name).eth0", tap: controller.networkTap)]), runtime)
-    }
-
-    private func registerCapture(_ session: CaptureSession, _ runtime: ComponentRuntime) {
-        runtime.control.register(
-            QMPCommand("capture-start", [.required("path", .string)]) { arguments throws(QMPError) in
-                do throws(CaptureSession.Failure) {
-                    try session.start(path: arguments["path"]?.stringValue ?? "")
-                } catch { throw QMPError("\(error)") }
-                return [:]
-            })
-        runtime.control.register(
-            QMPCommand("capture-stop") { _ throws(QMPError) in
-                do throws(CaptureSession.Failure) { try session.stop() } catch { throw QMPError("\(error)") }
-                return [:]
-            })
+        let capture = CaptureSession([.init(name: "\(runtime.name).eth0", tap: controller.networkTap)])
+        runtime.registerCapture(start: { try capture.start(path: $0) }, stop: { try capture.stop() })
     }
 
     private func announce(_ event: ManagementController.Event, _ runtime: ComponentRuntime) {

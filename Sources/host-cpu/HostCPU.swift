@@ -115,11 +115,6 @@ struct HostCPU: ComponentCommand {
         }
     }
 
-    /// Ends the component after the events that were emitted before: those are calls on the loop, too.
-    private func end(_ runtime: ComponentRuntime, _ exitCode: Int32) {
-        runtime.loop.perform { runtime.stop(exitCode: exitCode) }
-    }
-
     private func announce(_ event: MachineEvent, _ runtime: ComponentRuntime) {
         switch event {
         case .guestReset:
@@ -127,12 +122,12 @@ struct HostCPU: ComponentCommand {
         case .powerOff:
             runtime.setStatus("shutdown")
             runtime.emit("SHUTDOWN", ["guest": true, "reason": "guest-shutdown"])
-            end(runtime, 0)
+            runtime.stop(exitCode: 0)
         case .failed(let code):
             runtime.log.error("the guest ended with failure code \(code)")
             runtime.setStatus("guest-panicked")
             runtime.emit("GUEST_PANICKED", ["action": "poweroff", "code": .integer(Int64(code))])
-            end(runtime, 1)
+            runtime.stop(exitCode: 1)
         case .flashUnreadable(let reason):
             runtime.log.error("flash: \(reason)")
         }

@@ -21,13 +21,14 @@ debian_testing_apt() {
         -o Acquire::Languages=none -o Acquire::Retries=3 "$@"
 }
 
-# debian_testing_package PACKAGE: prints the folder with PACKAGE unpacked, fetching it on the first call.
-# A second call costs one look at the disk; BASEBOARD_REFRESH=1 asks the mirror for a newer version.
+# debian_testing_package PACKAGE: prints the folder with PACKAGE unpacked, fetching it on the first call; its files
+# .version and .depends hold those fields. A second call costs one look at the disk; BASEBOARD_REFRESH=1 asks the mirror
+# for a newer version.
 debian_testing_package() {
     local package=$1 root=$debian_testing_root work version deb
     local -a debs
     local current="$root/packages/$package"
-    if [[ -e $current && -z ${BASEBOARD_REFRESH:-} ]]; then
+    if [[ -e $current/.depends && -z ${BASEBOARD_REFRESH:-} ]]; then
         printf '%s\n' "$current"
         return
     fi
@@ -36,7 +37,7 @@ debian_testing_package() {
     (
         # Two clones may ask at once: the second one waits, then finds the work done.
         flock 9
-        if [[ -e $current && -z ${BASEBOARD_REFRESH:-} ]]; then exit 0; fi
+        if [[ -e $current/.depends && -z ${BASEBOARD_REFRESH:-} ]]; then exit 0; fi
         : >>"$root/state/status"
         printf 'deb [signed-by=%s] %s testing main\n' "$debian_testing_keyring" "$debian_testing_mirror" \
             >"$root/sources.list"
@@ -54,7 +55,9 @@ debian_testing_package() {
         mkdir "$work/tree"
         dpkg-deb -x "$deb" "$work/tree"
         printf '%s\n' "$version" >"$work/tree/.version"
-        if [[ ! -d $root/versions/${package}_$version ]]; then
+        dpkg-deb -f "$deb" Depends >"$work/tree/.depends"
+        if [[ ! -e $root/versions/${package}_$version/.depends ]]; then
+            rm -rf "$root/versions/${package}_$version"
             mv "$work/tree" "$root/versions/${package}_$version"
         fi
         # The link appears whole or not at all: nobody sees half an unpacked package.
@@ -63,4 +66,13 @@ debian_testing_package() {
         say "$package $version is in $root"
     ) 9>"$root/.lock"
     printf '%s\n' "$current"
+}
+
+# debian_testing_dependency PACKAGE PREFIX: the first package that PACKAGE depends on whose name begins with PREFIX.
+debian_testing_dependency() {
+    local folder name
+    folder=$(debian_testing_package "$1")
+    name=$(sed 's/([^)]*)//g; s/[,|]/ /g' "$folder/.depends" | tr -s ' ' '\n' | grep -m1 -- "^$2" || true)
+    [[ -n $name ]] || fail "Debian testing's $1 $(<"$folder/.version") depends on no package $2*"
+    printf '%s\n' "$name"
 }

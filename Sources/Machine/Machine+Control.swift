@@ -126,7 +126,7 @@ extension Machine {
     private static func run(_ hart: Hart) {
         while true {
             switch hart.run(budget: .max) {
-            case .budget, .kicked, .resetRequested: continue
+            case .budget, .kicked, .resetRequested, .breakpoint: continue
             case .waitForInterrupt: hart.waitForInterrupt()
             case .stopRequested: return
             }

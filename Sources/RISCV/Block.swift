@@ -221,6 +221,15 @@
         return scratch
     }
 
+    /// The first `count` instructions of a block (1 up to all of them), outside the cache.
+    func prefix(of block: BlockPointer, count: Int) -> BlockPointer {
+        if block.count <= count { return block }
+        // Safety: a block's bytes are `length` long and `scratch` has room for the largest block; a block of the cache
+        // is never `scratch`, and one of `scratch` with more than one instruction is never cut again.
+        _ = unsafe Self.decode(into: scratch, 0, block.bytes, Int(block.length), generation, maximum: count)
+        return scratch
+    }
+
     private static func isCurrent(_ block: BlockPointer, _ source: UnsafeRawPointer) -> Bool {
         let length = Int(block.length)
         var offset = 0
@@ -237,7 +246,7 @@
     /// read once, into a copy that decides.
     private static func decode(
         into block: BlockPointer, _ physicalAddress: UInt64, _ source: UnsafeRawPointer, _ available: Int,
-        _ generation: UInt64
+        _ generation: UInt64, maximum: Int = maximumCount
     ) -> Bool {
         // Safety: `block` has room for maximumCount + 1 slots and maximumCount * 4 bytes; the loop adds no more.
         let slots = unsafe UnsafeMutableRawPointer(block.raw).advanced(by: BlockPointer.headerSize)
@@ -245,7 +254,7 @@
         return unsafe withUnsafeTemporaryAllocation(of: UInt16.self, capacity: maximumCount * 2) { copy in
             var halves = 0
             var count = 0
-            while count < maximumCount && halves * 2 + 2 <= available {
+            while count < maximum && halves * 2 + 2 <= available {
                 let low = unsafe source.loadUnaligned(fromByteOffset: halves * 2, as: UInt16.self)
                 var slot: Slot
                 let offset = Int32(halves * 2)

@@ -18,6 +18,8 @@ import Synchronization
         case resetRequested
         /// `HartSignals.kick`.
         case kicked
+        /// EBREAK at `pc`, which did not execute; only with `stopsAtEBREAK`.
+        case breakpoint
     }
 
     /// `mhartid`.
@@ -65,8 +67,8 @@ import Synchronization
 
     // MARK: running
 
-    /// Executes until about `budget` instructions retired (a block of at most 64 more) or something asks for the
-    /// owner's attention. A trap costs one of the budget too, so `run` always ends.
+    /// Executes until `budget` instructions retired or something asks for the owner's attention. A trap costs one of
+    /// the budget too, so `run` always ends, and `run(budget: 1)` is a single step.
     public func run(budget: Int) -> ExitReason {
         // Safety: see `state`.
         let reason = unsafe state.pointee.run(budget: budget)
@@ -97,6 +99,20 @@ import Synchronization
 
     /// Instructions retired since reset, as of the last return of `run`. From any thread.
     public var retiredInstructions: UInt64 { published.load(ordering: .relaxed) }
+
+    // MARK: debugger, by the owning thread while the hart does not run
+
+    /// Whether EBREAK ends `run` with `.breakpoint` instead of trapping. A reset leaves it as it is.
+    public var stopsAtEBREAK: Bool {
+        get { unsafe state.pointee.stopsAtEBREAK }
+        set { unsafe state.pointee.stopsAtEBREAK = newValue }
+    }
+
+    /// As FENCE.I: instructions that were written to memory by somebody else are seen from now on.
+    public func invalidateInstructions() {
+        unsafe state.pointee.blocks.fence()
+        unsafe state.pointee.forgetJumps()
+    }
 
     // MARK: inspection, by the owning thread while the hart does not run
 

@@ -39,6 +39,10 @@ extension HartState {
             let used = max(execute(min(left, untilLook)), 1)
             left -= used
             untilLook -= used
+            if isHalted {
+                isHalted = false
+                return .breakpoint
+            }
         }
     }
 

@@ -14,6 +14,8 @@ extension HartState {
         case trapped
         /// As `next`, but the owner must look at the hart (WFI).
         case left
+        /// EBREAK while a debugger is interested in it; nothing was done.
+        case halted
     }
 
     /// Executes `slot`'s raw instruction. `retired` counts everything before it.
@@ -62,6 +64,7 @@ extension HartState {
             }
             return .trapped
         case 0x0010_0073:
+            if stopsAtEBREAK { return .halted }
             fault(.breakpoint, pc)
             return .trapped
         case 0x3020_0073:

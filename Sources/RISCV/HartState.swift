@@ -66,6 +66,12 @@ import CSystem
     /// WFI was executed and nothing has ended it yet.
     var isWaiting = false
 
+    // MARK: debugger
+    /// EBREAK ends `run` instead of trapping.
+    var stopsAtEBREAK = false
+    /// An EBREAK was met that way and not reported yet.
+    var isHalted = false
+
     // MARK: counters
     /// Instructions retired since reset, up to the last time control left the interpreter.
     var retired: UInt64 = 0
@@ -140,7 +146,7 @@ import CSystem
         stimecmp = .max
         (fflags, frm) = (0, 0)
         pmp = PhysicalMemoryProtection()
-        (softwareInterrupts, mip, isWaiting) = (0, 0, false)
+        (softwareInterrupts, mip, isWaiting, isHalted) = (0, 0, false, false)
         (retired, instretOffset, cycleOffset) = (0, 0, 0)
         reservation = 0
         machineFile.reset()

@@ -15,8 +15,8 @@ extension HartState {
         case taken, notTaken, indirect, system
     }
 
-    /// Runs blocks until about `limit` instructions retired, attention is raised, a trap was taken or an interrupt can
-    /// be. Returns the instructions retired (a block more than `limit` at most).
+    /// Runs blocks until `limit` instructions retired, attention is raised, a trap was taken or an interrupt can be.
+    /// Returns the instructions retired, at most `limit`.
     @inline(never)
     mutating func execute(_ limit: Int) -> Int {
         let x = self.x
@@ -47,9 +47,12 @@ extension HartState {
                 source = nil
             }
             chain: while true {
-                if remaining <= 0 || attention.isRaised {
-                    self.pc = pc
-                    return retire(limit - remaining)
+                if remaining < block.count || attention.isRaised {
+                    guard remaining > 0 && !attention.isRaised else {
+                        self.pc = pc
+                        return retire(limit - remaining)
+                    }
+                    block = blocks.prefix(of: block, count: remaining)
                 }
                 remaining &-= block.count
                 var next = block.slots
@@ -1080,6 +1083,9 @@ extension HartState {
                     case .left:
                         self.pc = pc &+ block.length
                         return retire(limit - remaining)
+                    case .halted:
+                        isHalted = true
+                        return retire(limit - remaining - 1)
                     case .trapped:
                         remaining &+= 1
                         if trapCause == .illegalInstruction {

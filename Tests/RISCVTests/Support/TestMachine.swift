@@ -43,7 +43,7 @@ final class TestMachine {
             switch harts[0].run(budget: 10_000_000) {
             case .stopRequested: return GuestProgram.lines(uart.text)
             case .waitForInterrupt: harts[0].waitForInterrupt()
-            case .budget, .kicked, .resetRequested: break
+            case .budget, .kicked, .resetRequested, .breakpoint: break
             }
         }
         return nil

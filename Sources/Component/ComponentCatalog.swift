@@ -54,12 +54,17 @@ public struct PortDescription: Sendable {
     public var role: PortRole
     /// Whether the component can do nothing useful while this port is not linked.
     public var isRequired: Bool
+    /// A setting that makes up for a required port that is not linked.
+    public var substitute: String?
 
-    public init(_ name: String, _ wire: WireKind, _ role: PortRole, required: Bool = false) {
+    public init(
+        _ name: String, _ wire: WireKind, _ role: PortRole, required: Bool = false, unless substitute: String? = nil
+    ) {
         self.name = name
         self.wire = wire
         self.role = role
         self.isRequired = required
+        self.substitute = substitute
     }
 }
 
@@ -124,7 +129,7 @@ public enum ComponentCatalog {
     private static let hostCPU = ComponentKind(
         name: "host-cpu",
         ports: [
-            PortDescription("spi", .spi, .uses, required: true),
+            PortDescription("spi", .spi, .uses, required: true, unless: "firmware"),
             PortDescription("sideband", .sideband, .uses),
         ] + (0..<8).map { PortDescription("rp\($0)", .pcie, .uses) } + [
             PortDescription("serial", .serial, .uses),
@@ -141,6 +146,14 @@ public enum ComponentCatalog {
                 "interrupts", .choice(["aia", "plic"]), help: "APLIC and IMSIC, or a PLIC; aia"),
             SettingDescription(
                 "boot-arguments", .text(maximum: 1024), help: "the kernel's command line, /chosen/bootargs; none"),
+            SettingDescription(
+                "kernel", .file(remedy: "scripts/fetch-guest makes it"),
+                help: "flat image, entered at 0x8020_0000 instead of the flash's next stage; none"),
+            SettingDescription(
+                "initrd", .file(remedy: "scripts/fetch-guest makes it"), help: "the kernel's initramfs; none"),
+            SettingDescription(
+                "firmware", .file(remedy: "scripts/fetch-opensbi makes it"),
+                help: "flat image, entered at 0x8000_0000 instead of the flash; none"),
         ])
 
     private static let flash = ComponentKind(

@@ -22,8 +22,8 @@ extension Machine {
     public func holdInReset() {
         control.withLock { control in
             stopHarts(&control)
-            resetParts()
             control.state = .held
+            resetOrPowerOff(&control)
         }
     }
 
@@ -43,11 +43,21 @@ extension Machine {
 
     private func reset(_ control: inout Control) {
         stopHarts(&control)
-        resetParts()
+        guard resetOrPowerOff(&control) else { return }
         switch control.state {
         case .running, .poweredOff: startHarts(&control)
         case .held, .paused: break
         }
+    }
+
+    /// Resets every part; a boot file that cannot be read any more ends the machine.
+    @discardableResult private func resetOrPowerOff(_ control: inout Control) -> Bool {
+        do throws(BootImageError) { try resetParts() } catch {
+            control.state = .poweredOff
+            report(.imageUnreadable("\(error)"))
+            return false
+        }
+        return true
     }
 
     /// Stops the harts where they are. Only a running machine changes.
@@ -92,7 +102,7 @@ extension Machine {
             switch command {
             case .reset:
                 reset(&control)
-                return .guestReset
+                return control.state == .poweredOff ? nil : .guestReset
             case .powerOff:
                 stopHarts(&control)
                 control.state = .poweredOff

@@ -18,6 +18,8 @@ public enum MachineEvent: Sendable, Equatable {
     case failed(code: UInt16)
     /// The flash cannot be read, and why. The hart that wanted to took an access fault.
     case flashUnreadable(String)
+    /// A boot file could not be read again at a reset; the machine is powered off.
+    case imageUnreadable(String)
 }
 
 /// A machine. Its control functions may be called on any thread but a hart's, and return when they have taken effect.
@@ -43,6 +45,7 @@ public final class Machine: Sendable {
     private let messages: MessageRouter
     private let space: PhysicalAddressSpace
     private let rom: BootROM
+    private let devicetree: [UInt8]
     private let flash: FlashWindow?
     private let devices: [any MachineDevice]
     private let bridge: PCIeHostBridge
@@ -78,7 +81,8 @@ public final class Machine: Sendable {
         // Safety: the mapping has the region's size and lives as long as `self`, which holds the harts.
         unsafe space.addMemory(
             base: MemoryMap.ramBase, size: configuration.memorySize, host: memory.mapping.baseAddress)
-        rom = try BootROM(devicetree: configuration.devicetree, entry: MemoryMap.flash.base)
+        devicetree = configuration.devicetree
+        rom = try BootROM(devicetree: devicetree, entry: Self.entry(configuration))
         rom.map(into: space)
         flash = try reader.map { reader in
             try FlashWindow(reader: reader) { text in loop.perform { onEvent(.flashUnreadable(text)) } }
@@ -133,7 +137,16 @@ public final class Machine: Sendable {
                 resetVector: MemoryMap.bootROM.base, wires: wires)
         }
         request.connect { [weak self] command in self?.guestAsked(command) }
-        control.withLock { _ in resetParts() }
+        try control.withLock { _ in try resetParts() }
+    }
+
+    /// Where harts go from the boot ROM: to the flash, or to a firmware that lies in RAM.
+    private static func entry(_ configuration: MachineConfiguration) -> BootROM.Entry {
+        guard configuration.images.firmware != nil else { return BootROM.Entry(address: MemoryMap.flash.base) }
+        let layout = configuration.bootLayout
+        return BootROM.Entry(
+            address: MemoryMap.ramBase, devicetree: layout.devicetree,
+            information: BootROM.DynamicInformation(nextAddress: layout.kernel?.base ?? 0))
     }
 
     deinit { control.withLock { stopHarts(&$0) } }
@@ -143,14 +156,23 @@ public final class Machine: Sendable {
         messages.deliver(address: address, data: data)
     }
 
-    /// Every part but the harts' wires back to its state after reset. No hart runs.
-    func resetParts() {
+    /// Every part but the harts' wires back to its state after reset, and the boot files into RAM. No hart runs.
+    func resetParts() throws(BootImageError) {
         generation.add(1, ordering: .acquiringAndReleasing)
         for device in devices { device.reset() }
         bridge.root?.reset()
         flash?.forget()
         space.invalidateFilledPages()
         for hart in harts { hart.reset(pc: MemoryMap.bootROM.base) }
+        let layout = configuration.bootLayout
+        for (image, address) in layout.placements { try image.load(into: memory, at: address &- MemoryMap.ramBase) }
+        if configuration.images.firmware != nil {
+            let offset = layout.devicetree &- MemoryMap.ramBase
+            precondition(memory.mapping.contains(offset: offset, count: BootLayout.devicetreeRoom), "as checked")
+            // Safety: the room lies in the mapping, and the boot ROM, which holds the tree too, is smaller than it.
+            unsafe UnsafeMutableRawBufferPointer(rebasing: memory.mapping.bytes[Int(offset)...]).copyBytes(
+                from: devicetree)
+        }
     }
 
     /// Posts an event to the owner.

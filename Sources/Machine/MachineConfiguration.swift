@@ -9,6 +9,8 @@ public struct MachineConfiguration: Sendable {
     public var interrupts: HartConfiguration.InterruptArchitecture
     /// `/chosen/bootargs`.
     public var bootArguments: String?
+    /// Files that are in RAM when the harts start.
+    public var images: BootImages
 
     /// 64 MiB holds OpenSBI and the board's firmware; beyond 64 GiB nobody tests.
     public static let memorySizes: ClosedRange<UInt64> = 64 << 20...64 << 30
@@ -17,12 +19,14 @@ public struct MachineConfiguration: Sendable {
 
     public init(
         memorySize: UInt64 = 512 << 20, hartCount: Int = 1,
-        interrupts: HartConfiguration.InterruptArchitecture = .aia, bootArguments: String? = nil
+        interrupts: HartConfiguration.InterruptArchitecture = .aia, bootArguments: String? = nil,
+        images: BootImages = BootImages()
     ) {
         self.memorySize = memorySize
         self.hartCount = hartCount
         self.interrupts = interrupts
         self.bootArguments = bootArguments
+        self.images = images
     }
 
     /// Throws what is wrong with it.
@@ -31,7 +35,10 @@ public struct MachineConfiguration: Sendable {
             throw .memorySize(memorySize)
         }
         guard Self.hartCounts.contains(hartCount) else { throw .hartCount(hartCount) }
+        do throws(BootImageError) { try bootLayout.check() } catch { throw .image(error) }
     }
+
+    var bootLayout: BootLayout { BootLayout(images, memorySize: memorySize) }
 
     /// The flattened devicetree of such a machine.
     public var devicetree: [UInt8] {
@@ -47,6 +54,7 @@ public enum MachineError: Error, Equatable, CustomStringConvertible {
     /// The host has no such memory to give.
     case memoryUnavailable(UInt64, reason: String)
     case devicetreeTooLarge(count: Int, room: Int)
+    case image(BootImageError)
 
     public var description: String {
         switch self {
@@ -60,6 +68,7 @@ public enum MachineError: Error, Equatable, CustomStringConvertible {
             "\(size >> 20) MiB of memory cannot be had (\(reason)): use less"
         case .devicetreeTooLarge(let count, let room):
             "the devicetree has \(count) bytes and the boot ROM holds \(room): shorten the boot arguments"
+        case .image(let error): error.description
         }
     }
 }

@@ -82,7 +82,9 @@ extension BoardChecker {
         for component in components where !attempted.contains(component.name) {
             for port in component.kind.ports where port.isRequired {
                 let wanted = BoardPort(component: component.name, port: port.name)
-                guard taken[wanted] == nil else { continue }
+                guard taken[wanted] == nil, !component.settings.contains(where: { $0.name == port.substitute }) else {
+                    continue
+                }
                 diagnostics.error(
                     "component '\(component.name)' (\(component.kind.name)) needs a link at its port '\(port.name)', "
                         + "such as '\(port.wire): [\(wanted), \(example(for: port, of: component))]'",

@@ -34,6 +34,27 @@ public final class Descriptor: Sendable {
         return size < 0 ? nil : UInt64(size)
     }
 
+    /// False for a folder, a pipe, a device.
+    public var isRegularFile: Bool { cs_is_regular_file(rawValue) }
+
+    /// Fills `buffer` from `offset` of the file on; returns how many bytes that were: fewer only where the file ends.
+    public func fill(
+        _ buffer: UnsafeMutableRawBufferPointer, from offset: UInt64, subject: String = "descriptor"
+    ) throws(WireError) -> Int {
+        var done = 0
+        while done < buffer.count, let position = Int(exactly: offset &+ UInt64(done)) {
+            // Safety: done < count, so the base exists and the rest of the buffer begins there.
+            let count = unsafe pread(rawValue, buffer.baseAddress! + done, buffer.count - done, position)
+            if count < 0 {
+                if errno == EINTR { continue }
+                throw .last("read", subject)
+            }
+            if count == 0 { break }
+            done += count
+        }
+        return done
+    }
+
     /// True when neither this process nor a peer can shrink the file any more (`F_SEAL_SHRINK`).
     public var isSealedAgainstShrinking: Bool {
         let seals = cs_seals(rawValue)

@@ -31,6 +31,9 @@ struct HostCPU: ComponentCommand {
               flash --image board.img --listen spi=/tmp/spi &
               host-cpu --connect spi=/tmp/spi --listen console=/tmp/console &
               socat -,raw,echo=0 UNIX-CONNECT:/tmp/console
+
+            Linux, without a flash:
+              host-cpu --firmware fw_dynamic.bin --kernel kernel --initrd initramfs --listen console=/tmp/console
             """)
 
     @OptionGroup var options: ComponentOptions
@@ -47,6 +50,19 @@ struct HostCPU: ComponentCommand {
     @Option(help: "The kernel's command line: /chosen/bootargs in the devicetree.")
     var bootArguments: String?
 
+    @Option(
+        help: ArgumentHelp("A kernel, flat image, at 0x8020_0000: entered instead of the flash's.", valueName: "file"))
+    var kernel: String?
+
+    @Option(help: ArgumentHelp("The kernel's initramfs, high in RAM.", valueName: "file"))
+    var initrd: String?
+
+    @Option(
+        help: ArgumentHelp(
+            "A firmware, flat image such as OpenSBI's fw_dynamic.bin, at 0x8000_0000: no flash is needed then.",
+            valueName: "file"))
+    var firmware: String?
+
     @Option(help: ArgumentHelp("Write the devicetree of such a machine to a file, and end.", valueName: "file"))
     var dumpDevicetree: String?
 
@@ -59,6 +75,17 @@ struct HostCPU: ComponentCommand {
             bootArguments: bootArguments)
     }
 
+    /// The configuration with its boot files, open and checked.
+    private func configurationWithImages() throws -> MachineConfiguration {
+        var configuration = machineConfiguration
+        configuration.images = BootImages(
+            firmware: try firmware.map { try BootImage(.firmware, path: $0) },
+            kernel: try kernel.map { try BootImage(.kernel, path: $0) },
+            initialRAMDisk: try initrd.map { try BootImage(.initialRAMDisk, path: $0) })
+        try configuration.check()
+        return configuration
+    }
+
     func validate() throws {
         do throws(MachineError) { try machineConfiguration.check() } catch {
             throw ValidationError("\(error)")
@@ -66,19 +93,21 @@ struct HostCPU: ComponentCommand {
     }
 
     func start(_ runtime: ComponentRuntime) throws {
+        let configuration = try configurationWithImages()
         if let dumpDevicetree {
-            let tree = machineConfiguration.devicetree
+            let tree = configuration.devicetree
             let file = try Descriptor.open(dumpDevicetree, flags: O_WRONLY | O_CREAT | O_TRUNC, mode: 0o644)
             try file.writeAll(tree, subject: dumpDevicetree)
             throw CleanExit.message("\(dumpDevicetree): \(tree.count) bytes; dtc -I dtb -O dts shows them")
         }
-        let flash = SerprogFlash(socket: try runtime.requireConnection("spi"))
+        let spi = try firmware == nil ? runtime.requireConnection("spi") : runtime.connection("spi")
+        let flash = spi.map { SerprogFlash(socket: $0) }
         let log = runtime.log
         let cards = (0..<Self.rootPorts).compactMap { port in
             runtime.connectionPath("rp\(port)").map { (port: port, path: $0) }
         }
         let machine = try Machine(
-            machineConfiguration, flash: flash, loop: runtime.loop,
+            configuration, flash: flash, loop: runtime.loop,
             root: { ports in
                 // Ports above the last card's would be empty slots that firmware has to look into.
                 let count = (cards.last?.port ?? 0) + 1
@@ -130,6 +159,10 @@ struct HostCPU: ComponentCommand {
             runtime.stop(exitCode: 1)
         case .flashUnreadable(let reason):
             runtime.log.error("flash: \(reason)")
+        case .imageUnreadable(let reason):
+            runtime.log.error("\(reason)")
+            runtime.setStatus("shutdown")
+            runtime.stop(exitCode: 1)
         }
     }
 }

@@ -167,6 +167,10 @@ static inline int64_t cs_file_size(int fd) {
     struct stat status;
     return fstat(fd, &status) < 0 ? -1 : (int64_t)status.st_size;
 }
+static inline bool cs_is_regular_file(int fd) {
+    struct stat status;
+    return fstat(fd, &status) == 0 && S_ISREG(status.st_mode);
+}
 static inline int cs_pidfd_open(int pid) { return (int)syscall(SYS_pidfd_open, pid, 0); }
 static inline int cs_die_with_parent(int signal) { return prctl(PR_SET_PDEATHSIG, signal); }
 static inline int cs_name_thread(const char *name) { return prctl(PR_SET_NAME, name); }

@@ -41,10 +41,7 @@ struct MachineDevicetree {
         root.set("#size-cells", 2)
         root.set("compatible", "riscv-virtio")
         root.set("model", "baseboard,server")
-        root.add("chosen") { node in
-            node.set("stdout-path", "/soc/serial@10000000:115200n8")
-            if let arguments = configuration.bootArguments { node.set("bootargs", arguments) }
-        }
+        root.add("chosen", chosen)
         root.add("memory@80000000") { node in
             node.set("device_type", "memory")
             node.set("reg", AddressRange(base: MemoryMap.ramBase, size: configuration.memorySize))
@@ -59,6 +56,26 @@ struct MachineDevicetree {
         }
         root.add("soc", soc)
         return root
+    }
+
+    private func chosen(_ node: inout DevicetreeNode) {
+        node.set("stdout-path", "/soc/serial@10000000:115200n8")
+        if let arguments = configuration.bootArguments { node.set("bootargs", arguments) }
+        let layout = configuration.bootLayout
+        if let disk = layout.initialRAMDisk {
+            node.set("linux,initrd-start", cells: DevicetreeNode.cells(disk.base))
+            node.set("linux,initrd-end", cells: DevicetreeNode.cells(disk.end))
+        }
+        // Spec: "multiboot" devicetree binding (Xen docs/misc/arm/device-tree/booting.txt): how boot loaders tell what
+        // they have loaded. The board's first stage enters this instead of the flash's next stage.
+        if let kernel = layout.kernel, configuration.images.firmware == nil {
+            node.set("#address-cells", 2)
+            node.set("#size-cells", 2)
+            node.add("module@\(String(kernel.base, radix: 16))") { module in
+                module.set("compatible", "multiboot,kernel", "multiboot,module")
+                module.set("reg", kernel)
+            }
+        }
     }
 
     private func syscon(_ node: inout DevicetreeNode, _ compatible: String, value: UInt32) {

@@ -121,7 +121,10 @@ extension Machine {
     private func startHarts(_ control: inout Control) {
         for hart in harts { hart.signals.clearStop() }
         control.threads = harts.map { hart in
-            WorkerThread("hart\(hart.id)") { Machine.run(hart) }
+            WorkerThread("hart\(hart.id)") { [direct, weak self] in
+                guard let direct else { return Machine.run(hart) }
+                direct.run(hart) { self?.end($0) }
+            }
         }
         control.state = .running
     }

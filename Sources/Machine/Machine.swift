@@ -16,6 +16,10 @@ public enum MachineEvent: Sendable, Equatable {
     case powerOff
     /// The guest ended with a failure code; the harts have stopped.
     case failed(code: UInt16)
+    /// The program ended by `tohost` with a result, 0 where it passed; the harts have stopped. Only after a `DirectBoot`.
+    case exited(result: UInt64)
+    /// A hart retired as many instructions as a `DirectBoot` allows; the harts have stopped.
+    case instructionLimit(hart: UInt64, pc: UInt64)
     /// The flash cannot be read, and why. The hart that wanted to took an access fault.
     case flashUnreadable(String)
     /// A boot file could not be read again at a reset; the machine is powered off.
@@ -49,6 +53,8 @@ public final class Machine: Sendable {
     private let flash: FlashWindow?
     private let devices: [any MachineDevice]
     private let bridge: PCIeHostBridge
+    private let boot: DirectBoot?
+    let direct: DirectRun?
     private let loop: EventLoop
     private let onEvent: @Sendable (MachineEvent) -> Void
 
@@ -61,9 +67,11 @@ public final class Machine: Sendable {
     let generation = Atomic<Int>(0)
 
     /// A machine held in reset. `flash` may be missing: then the window is empty and the first fetch faults. `root`
-    /// makes the root complex, given what it needs of the machine. `loop` fires alarms and delivers events.
+    /// makes the root complex, given what it needs of the machine. `loop` fires alarms and delivers events. With `boot`
+    /// the harts start in its program, which was checked for the configuration's `ram`.
     public init(
-        _ configuration: MachineConfiguration, flash reader: (any FlashReader)?, loop: EventLoop,
+        _ configuration: MachineConfiguration, flash reader: (any FlashReader)?, boot: DirectBoot? = nil,
+        loop: EventLoop,
         root: (PCIePorts) throws -> (any PCIeRootComplex)? = { _ in nil },
         onEvent: @escaping @Sendable (MachineEvent) -> Void
     ) throws {
@@ -81,8 +89,12 @@ public final class Machine: Sendable {
         // Safety: the mapping has the region's size and lives as long as `self`, which holds the harts.
         unsafe space.addMemory(
             base: MemoryMap.ramBase, size: configuration.memorySize, host: memory.mapping.baseAddress)
+        self.boot = boot
+        let memory = memory
+        direct = try boot.map { try DirectRun($0, memory: memory, space: configuration.ram) }
         devicetree = configuration.devicetree
-        rom = try BootROM(devicetree: devicetree, entry: Self.entry(configuration))
+        let entry = boot.map { BootROM.Entry(address: $0.image.entry) } ?? Self.entry(configuration)
+        rom = try BootROM(devicetree: devicetree, entry: entry)
         rom.map(into: space)
         flash = try reader.map { reader in
             try FlashWindow(reader: reader) { text in loop.perform { onEvent(.flashUnreadable(text)) } }
@@ -137,7 +149,7 @@ public final class Machine: Sendable {
                 resetVector: MemoryMap.bootROM.base, wires: wires)
         }
         request.connect { [weak self] command in self?.guestAsked(command) }
-        try control.withLock { _ in try resetParts() }
+        try control.withLock { _ in try resetParts(isFresh: true) }
     }
 
     /// Where harts go from the boot ROM: to the flash, or to a firmware that lies in RAM.
@@ -157,12 +169,14 @@ public final class Machine: Sendable {
     }
 
     /// Every part but the harts' wires back to its state after reset, and the boot files into RAM. No hart runs.
-    func resetParts() throws(BootImageError) {
+    func resetParts(isFresh: Bool = false) throws(BootImageError) {
         generation.add(1, ordering: .acquiringAndReleasing)
         for device in devices { device.reset() }
         bridge.root?.reset()
         flash?.forget()
         space.invalidateFilledPages()
+        boot?.image.load(into: memory, base: MemoryMap.ramBase, isFresh: isFresh)
+        direct?.reset()
         for hart in harts { hart.reset(pc: MemoryMap.bootROM.base) }
         let layout = configuration.bootLayout
         for (image, address) in layout.placements { try image.load(into: memory, at: address &- MemoryMap.ramBase) }

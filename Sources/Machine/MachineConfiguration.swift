@@ -29,6 +29,9 @@ public struct MachineConfiguration: Sendable {
         self.images = images
     }
 
+    /// Where RAM is.
+    public var ram: AddressRange { AddressRange(base: MemoryMap.ramBase, size: memorySize) }
+
     /// Throws what is wrong with it.
     public func check() throws(MachineError) {
         guard Self.memorySizes.contains(memorySize), memorySize % (2 << 20) == 0 else {

@@ -34,6 +34,9 @@ struct HostCPU: ComponentCommand {
 
             Linux, without a flash:
               host-cpu --firmware fw_dynamic.bin --kernel kernel --initrd initramfs --listen console=/tmp/console
+
+            A bare-metal test program:
+              host-cpu --elf rv64ui-p-add --timeout 10s && echo passed
             """)
 
     @OptionGroup var options: ComponentOptions
@@ -66,6 +69,8 @@ struct HostCPU: ComponentCommand {
     @Option(help: ArgumentHelp("Write the devicetree of such a machine to a file, and end.", valueName: "file"))
     var dumpDevicetree: String?
 
+    @OptionGroup(title: "Programs without firmware") var programOptions: ProgramOptions
+
     /// rp0 to rp7
     private static let rootPorts = 8
 
@@ -90,6 +95,9 @@ struct HostCPU: ComponentCommand {
         do throws(MachineError) { try machineConfiguration.check() } catch {
             throw ValidationError("\(error)")
         }
+        if programOptions.elf != nil && [firmware, kernel, initrd].contains(where: { $0 != nil }) {
+            throw ValidationError("--elf runs a program alone: leave out --firmware, --kernel and --initrd")
+        }
     }
 
     func start(_ runtime: ComponentRuntime) throws {
@@ -100,14 +108,17 @@ struct HostCPU: ComponentCommand {
             try file.writeAll(tree, subject: dumpDevicetree)
             throw CleanExit.message("\(dumpDevicetree): \(tree.count) bytes; dtc -I dtb -O dts shows them")
         }
-        let spi = try firmware == nil ? runtime.requireConnection("spi") : runtime.connection("spi")
+        let program = try programOptions.program(memory: machineConfiguration.ram, runtime)
+        let needsFlash = firmware == nil && program == nil
+        let spi = try needsFlash ? runtime.requireConnection("spi") : runtime.connection("spi")
         let flash = spi.map { SerprogFlash(socket: $0) }
         let log = runtime.log
         let cards = (0..<Self.rootPorts).compactMap { port in
             runtime.connectionPath("rp\(port)").map { (port: port, path: $0) }
         }
+        let ending = RunEnding(program: program, runtime: runtime)
         let machine = try Machine(
-            configuration, flash: flash, loop: runtime.loop,
+            configuration, flash: flash, boot: program?.boot(log), loop: runtime.loop,
             root: { ports in
                 // Ports above the last card's would be empty slots that firmware has to look into.
                 let count = (cards.last?.port ?? 0) + 1
@@ -115,14 +126,17 @@ struct HostCPU: ComponentCommand {
                 for card in cards { try root.connect(port: card.port, to: card.path) }
                 return root
             },
-            onEvent: { announce($0, runtime) })
+            onEvent: { announce($0, runtime, ending) })
         runtime.setStatus("held")
 
-        let serial = SerialBridge(uart: machine.uart, loop: runtime.loop) { log.warning("\($0)") }
-        if let listener = try runtime.listener("console") { try serial.serve(listener) }
+        let console = try runtime.listener("console")
+        let mirror = console == nil && program != nil ? Program.print : nil
+        let serial = SerialBridge(uart: machine.uart, loop: runtime.loop, mirror: mirror) { log.warning("\($0)") }
+        if let console { try serial.serve(console) }
         if let socket = try runtime.connection("serial") { try serial.join(socket, name: "serial") }
 
         HostCommands(machine: machine, serial: serial, runtime: runtime).register()
+        ending.connect(machine, serial)
 
         let sequencer = PowerSequencer(
             machine: machine, loop: runtime.loop, report: { log.warning("\($0)") },
@@ -144,19 +158,30 @@ struct HostCPU: ComponentCommand {
         }
     }
 
-    private func announce(_ event: MachineEvent, _ runtime: ComponentRuntime) {
+    private func announce(_ event: MachineEvent, _ runtime: ComponentRuntime, _ ending: RunEnding) {
         switch event {
         case .guestReset:
             runtime.emit("RESET", ["guest": true, "reason": "guest-reset"])
         case .powerOff:
             runtime.setStatus("shutdown")
             runtime.emit("SHUTDOWN", ["guest": true, "reason": "guest-shutdown"])
-            runtime.stop(exitCode: 0)
+            ending.end(0)
         case .failed(let code):
             runtime.log.error("the guest ended with failure code \(code)")
             runtime.setStatus("guest-panicked")
             runtime.emit("GUEST_PANICKED", ["action": "poweroff", "code": .integer(Int64(code))])
-            runtime.stop(exitCode: 1)
+            ending.end(ProgramOptions.status(failure: code))
+        case .exited(let result):
+            if result != 0 { runtime.log.error("the program failed with result \(result)") }
+            runtime.setStatus("shutdown")
+            runtime.emit("SHUTDOWN", ["guest": true, "reason": "guest-shutdown", "result": .unsigned(result)])
+            ending.end(ProgramOptions.status(result: result))
+        case .instructionLimit(let hart, let pc):
+            runtime.log.error(
+                "not ended: hart \(hart) used up --instructions and is at 0x\(String(pc, radix: 16))")
+            runtime.setStatus("shutdown")
+            runtime.emit("SHUTDOWN", ["guest": false, "reason": "instruction-limit"])
+            ending.end(ProgramOptions.limitStatus)
         case .flashUnreadable(let reason):
             runtime.log.error("flash: \(reason)")
         case .imageUnreadable(let reason):

@@ -45,12 +45,17 @@ public final class SerialBridge: UARTHost {
     private let uart: UART
     private let loop: EventLoop
     private let report: @Sendable (String) -> Void
+    private let mirror: (@Sendable ([UInt8]) -> Void)?
     private let state = Mutex(State())
 
-    /// `report` hears when an end leaves or loses bytes.
-    public init(uart: UART, loop: EventLoop, report: @escaping @Sendable (String) -> Void) {
+    /// `mirror` gets all output too, on the loop. `report` hears when an end leaves or loses bytes.
+    public init(
+        uart: UART, loop: EventLoop, mirror: (@Sendable ([UInt8]) -> Void)? = nil,
+        report: @escaping @Sendable (String) -> Void
+    ) {
         self.uart = uart
         self.loop = loop
+        self.mirror = mirror
         self.report = report
         uart.attach(self)
     }
@@ -101,10 +106,14 @@ public final class SerialBridge: UARTHost {
 
     // MARK: on the loop
 
+    /// Takes what the UART still has, after the harts have stopped. On the loop.
+    public func flush() { spread() }
+
     /// Takes the UART's output and sends it to every end.
     private func spread() {
         let bytes = uart.takeOutput()
         guard !bytes.isEmpty else { return }
+        mirror?(bytes)
         let ends = state.withLock { state in
             state.outputCount &+= UInt64(bytes.count)
             state.backlog += bytes

@@ -170,7 +170,7 @@ struct HostCPU: ComponentCommand {
             runtime.log.error("the guest ended with failure code \(code)")
             runtime.setStatus("guest-panicked")
             runtime.emit("GUEST_PANICKED", ["action": "poweroff", "code": .integer(Int64(code))])
-            ending.end(ProgramOptions.status(failure: code))
+            ending.end(programOptions.elf == nil ? 1 : ProgramOptions.status(failure: code))
         case .exited(let result):
             if result != 0 { runtime.log.error("the program failed with result \(result)") }
             runtime.setStatus("shutdown")

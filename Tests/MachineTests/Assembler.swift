@@ -78,6 +78,9 @@ struct Assembler {
         words.append(csr << 20 | register.rawValue << 15 | 2 << 12 | 0x73)
     }
     mutating func csrr(_ rd: Register, _ csr: UInt32) { words.append(csr << 20 | 2 << 12 | rd.rawValue << 7 | 0x73) }
+    mutating func amoaddD(_ rd: Register, _ value: Register, _ base: Register) {
+        words.append(value.rawValue << 20 | base.rawValue << 15 | 3 << 12 | rd.rawValue << 7 | 0x2F)
+    }
     mutating func fence() { words.append(0x0FF0_000F) }
     mutating func fencei() { words.append(0x0000_100F) }
     mutating func wfi() { words.append(0x1050_0073) }

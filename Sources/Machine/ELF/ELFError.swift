@@ -9,7 +9,6 @@ public struct ELFError: Error, Equatable, CustomStringConvertible {
     public enum Problem: Error, Equatable {
         /// The system's reason.
         case unreadable(String)
-        case notRegularFile
         case tooLarge(UInt64)
         case notELF
         /// `what` does not lie inside the file's `count` bytes.
@@ -32,6 +31,11 @@ public struct ELFError: Error, Equatable, CustomStringConvertible {
         case signatureOutsideMemory(begin: UInt64, end: UInt64, memory: AddressRange)
     }
 
+    public init(path: String, problem: Problem) {
+        self.path = path
+        self.problem = problem
+    }
+
     public var description: String { "\(path): \(problem.text)" }
 }
 
@@ -39,7 +43,6 @@ extension ELFError.Problem {
     var text: String {
         switch self {
         case .unreadable(let reason): "cannot be read (\(reason)): name a readable file"
-        case .notRegularFile: "is not a regular file: name an ELF file"
         case .tooLarge(let size):
             "has \(size) bytes and a program may have \(ELFImage.maximumFileSize): strip its debug information"
         case .notELF:

@@ -57,7 +57,7 @@ public struct ELFImage: Sendable {
             // O_RDONLY is zero; a FIFO must not make us wait for a writer (O_NONBLOCK).
             file = try Descriptor.open(path, flags: 0o4000)
         } catch { throw ELFError(path: path, problem: .unreadable("\(error)")) }
-        guard let size = file.fileSize else { throw ELFError(path: path, problem: .notRegularFile) }
+        let size = file.fileSize ?? 0
         guard size <= maximumFileSize else { throw ELFError(path: path, problem: .tooLarge(size)) }
         var bytes: [UInt8] = []
         bytes.reserveCapacity(Int(size))

@@ -67,7 +67,7 @@ final class DirectRun: Sendable {
             case .nothing, nil: busy = max(busy - 1, 0)
             }
             switch reason {
-            case .budget, .kicked, .resetRequested: continue
+            case .budget, .kicked, .resetRequested, .breakpoint: continue
             case .waitForInterrupt: hart.waitForInterrupt()
             case .stopRequested: return
             }

@@ -79,3 +79,44 @@ func orCombine(_ a: UInt64) -> UInt64 {
     for shift in stride(from: UInt64(0), to: 64, by: 8) where a >> shift & 0xFF != 0 { result |= 0xFF << shift }
     return result
 }
+
+/// Bit manipulation and MULHSU: `a` is rs1, `b` rs2.
+@inline(never)
+func bitManipulation(_ operation: Operation, _ a: UInt64, _ b: UInt64, _ immediate: UInt64) -> UInt64 {
+    switch operation {
+    case .mulhsu: highProductMixed(a, b)
+    case .andn: a & ~b
+    case .orn: a | ~b
+    case .xnor: ~(a ^ b)
+    case .clz: UInt64(a.leadingZeroBitCount)
+    case .ctz: UInt64(a.trailingZeroBitCount)
+    case .cpop: UInt64(a.nonzeroBitCount)
+    case .clzw: UInt64(low(a).leadingZeroBitCount)
+    case .ctzw: UInt64(low(a).trailingZeroBitCount)
+    case .cpopw: UInt64(low(a).nonzeroBitCount)
+    case .max: isLess(a, b) ? b : a
+    case .maxu: Swift.max(a, b)
+    case .min: isLess(a, b) ? a : b
+    case .minu: Swift.min(a, b)
+    case .sextB: UInt64(bitPattern: Int64(Int8(truncatingIfNeeded: a)))
+    case .sextH: UInt64(bitPattern: Int64(Int16(truncatingIfNeeded: a)))
+    case .zextH: a & 0xFFFF
+    case .rol: rotateLeft(a, b)
+    case .ror: rotateRight(a, b)
+    case .rori: rotateRight(a, immediate)
+    case .rolw: rotateLeftWord(a, b)
+    case .rorw: rotateRightWord(a, b)
+    case .roriw: rotateRightWord(a, immediate)
+    case .orcB: orCombine(a)
+    case .rev8: a.byteSwapped
+    case .bclr: a & ~(1 &<< b)
+    case .bclri: a & ~(1 &<< immediate)
+    case .bext: a &>> b & 1
+    case .bexti: a &>> immediate & 1
+    case .binv: a ^ 1 &<< b
+    case .binvi: a ^ 1 &<< immediate
+    case .bset: a | 1 &<< b
+    case .bseti: a | 1 &<< immediate
+    default: preconditionFailure("\(operation) is no bit manipulation")
+    }
+}

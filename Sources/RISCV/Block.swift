@@ -3,8 +3,8 @@
 // A block is the straight-line code from one physical address to the first jump, branch or SYSTEM instruction, to the
 // end of the page, or to 64 instructions. Layout in the arena:
 //
-//     +0   header (64 bytes, `Block`)
-//     +64  slots, 8 bytes each, one an instruction
+//     +0   header (80 bytes, `Block`)
+//     +80  slots, 8 bytes each, one an instruction
 //     +…   the instruction bytes that were decoded, 2 or 4 an instruction
 //
 // Keeping the bytes has two uses. After FENCE.I a block is believed again only when memory still holds the same bytes,
@@ -32,6 +32,13 @@
     var length: UInt16
     /// Whether `taken` or `notTaken` is set and the block is in the cache's list of linked blocks.
     var isLinked: Bool
+    /// How often the interpreter met the block; see `BlockCache.heat`.
+    var heat: UInt8 = 0
+    /// Offset of its translation in the hart's code; 0: none.
+    var hostCode: UInt32 = 0
+    /// Offsets of the jumps that leave the translation by the taken and the other way, to be patched; 0: none.
+    var takenSite: UInt32 = 0
+    var notTakenSite: UInt32 = 0
 }
 
 /// A pointer into the arena. Valid until the cache is emptied, which only happens between blocks.
@@ -41,7 +48,7 @@
     static func == (a: BlockPointer, b: BlockPointer) -> Bool { unsafe a.raw == b.raw }
 
     /// Bytes of a header; slots follow.
-    static let headerSize = 64
+    static let headerSize = 80
 
     // Safety (all accessors): `raw` points at a header in the arena with `count` slots and `length` bytes behind it.
     // BlockCache made it so, and the interpreter drops its pointers whenever the cache was emptied.
@@ -53,6 +60,7 @@
     @inline(__always) var length: UInt64 { unsafe UInt64(raw.pointee.length) }
     @inline(__always) var taken: BlockPointer? { unsafe raw.pointee.taken }
     @inline(__always) var notTaken: BlockPointer? { unsafe raw.pointee.notTaken }
+    @inline(__always) var hostCode: UInt32 { unsafe raw.pointee.hostCode }
     var physicalAddress: UInt64 { unsafe raw.pointee.physicalAddress }
 
     /// The instruction bytes.
@@ -93,6 +101,7 @@
     @inline(__always) var word: UInt32 { unsafe UInt32(bitPattern: raw.pointee.immediate) }
 
     @inline(__always) mutating func advance(_ count: Int = 1) { unsafe raw += count }
+    func advanced(by count: Int) -> SlotPointer { unsafe SlotPointer(raw: raw + count) }
     /// The slot before this one.
     @inline(__always) var previous: SlotPointer { unsafe SlotPointer(raw: raw - 1) }
     /// Slots since the block's first.
@@ -111,7 +120,7 @@
     /// A block at its largest: header, slots (one more for `fallThrough`), bytes.
     private static let largestBlock = BlockPointer.headerSize + (maximumCount + 1) * Slot.stride + maximumCount * 4 + 16
 
-    private let arena: UnsafeMutableRawPointer
+    let arena: UnsafeMutableRawPointer
     private let buckets: UnsafeMutablePointer<BlockPointer?>
     private var used = 0
     private var linked: [BlockPointer] = []
@@ -121,6 +130,9 @@
     private(set) var epoch: UInt64 = 0
     /// One block outside the cache, for code that must be looked at anew each time.
     let scratch: BlockPointer
+    #if arch(x86_64)
+        var hostCode = HostCode()
+    #endif
 
     init() {
         precondition(MemoryLayout<Block>.size <= BlockPointer.headerSize && MemoryLayout<Slot>.stride == Slot.stride)
@@ -152,10 +164,22 @@
         linked.removeAll(keepingCapacity: true)
         used = 0
         epoch &+= 1
+        #if arch(x86_64)
+            hostCode.removeAll()
+        #endif
     }
 
-    /// Lets `block` continue with `successor` without a look-up. Both are in the same page.
+    /// Lets `block` continue with `successor` without a look-up. Both are in the same page, and both are translated or
+    /// neither is.
     mutating func link(_ block: BlockPointer, taken: Bool, to successor: BlockPointer) {
+        #if arch(x86_64)
+            if block.hostCode != 0 {
+                // Safety: see BlockPointer.
+                let site = unsafe taken ? block.raw.pointee.takenSite : block.raw.pointee.notTakenSite
+                if site == 0 { return }
+                hostCode.patch(site, to: successor.hostCode)
+            }
+        #endif
         // Safety: both point into the arena (see BlockPointer).
         if taken { unsafe block.raw.pointee.taken = successor } else { unsafe block.raw.pointee.notTaken = successor }
         if unsafe !block.raw.pointee.isLinked {
@@ -167,6 +191,11 @@
     private mutating func unlink() {
         for block in linked {
             // Safety: see BlockPointer.
+            #if arch(x86_64)
+                let (takenSite, notTakenSite) = unsafe (block.raw.pointee.takenSite, block.raw.pointee.notTakenSite)
+                if takenSite != 0 { hostCode.patch(takenSite, to: takenSite + 4) }
+                if notTakenSite != 0 { hostCode.patch(notTakenSite, to: notTakenSite + 4) }
+            #endif
             unsafe block.raw.pointee.taken = nil
             unsafe block.raw.pointee.notTaken = nil
             unsafe block.raw.pointee.isLinked = false
@@ -256,7 +285,7 @@
             var count = 0
             while count < maximum && halves * 2 + 2 <= available {
                 let low = unsafe source.loadUnaligned(fromByteOffset: halves * 2, as: UInt16.self)
-                var slot: Slot
+                let slot: Slot
                 let offset = Int32(halves * 2)
                 unsafe copy[halves] = low
                 if low & 3 == 3 {
@@ -271,15 +300,6 @@
                         slot = Decoder.decode(word, offset: offset, length: 2)
                     } else {
                         slot = Decoder.illegal(UInt32(low))
-                    }
-                }
-                if count > 0 {
-                    unsafe Decoder.pair(&slots[count - 1], &slot)
-                    // An addi that pairs with the branch behind it does more good there than with the addi before it.
-                    if unsafe slot.op.endsBlock && count > 1 && slots[count - 1].op != .addi
-                        && slots[count - 2].op == .pairAddis
-                    {
-                        unsafe slots[count - 2].op = .addi
                     }
                 }
                 unsafe slots[count] = slot

@@ -56,6 +56,9 @@ import Synchronization
             to: HartState(
                 id: id, configuration: configuration, regions: addressSpace.snapshot(), signals: signals,
                 machineFile: machineInterruptFile, supervisorFile: supervisorInterruptFile, time: timeSource))
+        #if arch(x86_64)
+            unsafe HartState.prepareTranslated(state)
+        #endif
         unsafe state.pointee.reset(pc: resetVector)
     }
 
@@ -71,7 +74,7 @@ import Synchronization
     /// the budget too, so `run` always ends, and `run(budget: 1)` is a single step.
     public func run(budget: Int) -> ExitReason {
         // Safety: see `state`.
-        let reason = unsafe state.pointee.run(budget: budget)
+        let reason = unsafe HartState.run(state, budget: budget)
         publish()
         return reason
     }

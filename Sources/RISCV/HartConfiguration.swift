@@ -12,8 +12,22 @@ public struct HartConfiguration: Sendable {
 
     public var interrupts: InterruptArchitecture
 
-    public init(interrupts: InterruptArchitecture = .aia) {
+    /// Which code is translated to code of the host, where there is a translator for it (x86-64). The results are the
+    /// same, only the speed differs.
+    public enum Translation: Sendable, CaseIterable {
+        /// None: everything is interpreted.
+        case none
+        /// What runs often.
+        case hot
+        /// Everything before it runs first; for tests.
+        case always
+    }
+
+    public var translation: Translation
+
+    public init(interrupts: InterruptArchitecture = .aia, translation: Translation = .hot) {
         self.interrupts = interrupts
+        self.translation = translation
     }
 
     /// The extensions after the base, in the order of the devicetree's `riscv,isa-extensions`.

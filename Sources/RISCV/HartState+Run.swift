@@ -7,40 +7,41 @@ extension HartState {
     private static let slice = 16384
 
     /// See `Hart.run(budget:)`.
-    mutating func run(budget: Int) -> Hart.ExitReason {
+    static func run(_ state: UnsafeMutablePointer<HartState>, budget: Int) -> Hart.ExitReason {
+        // Safety: the caller's pointer; no access outlives its expression.
         var left = budget
         /// Instructions until the next look at the clock.
         var untilLook = 0
         while true {
-            if attention.isRaised {
-                attention.take()
-                let requests = signals.takeRequests()
-                refreshInterrupts()
+            if unsafe state.pointee.attention.isRaised {
+                unsafe state.pointee.attention.take()
+                let requests = unsafe state.pointee.signals.takeRequests()
+                unsafe state.pointee.refreshInterrupts()
                 untilLook = Self.slice
                 if requests.contains(.stop) {
                     // A stop stays until it is taken back: look again next time.
-                    signals.raiseAttention()
+                    unsafe state.pointee.signals.raiseAttention()
                     return .stopRequested
                 }
                 if requests.contains(.reset) { return .resetRequested }
                 if requests.contains(.kick) { return .kicked }
-            } else if untilLook <= 0 || isWaiting {
-                refreshInterrupts()
+            } else if unsafe untilLook <= 0 || state.pointee.isWaiting {
+                unsafe state.pointee.refreshInterrupts()
                 untilLook = Self.slice
             }
-            if isWaiting {
+            if unsafe state.pointee.isWaiting {
                 // WFI ends for a pending interrupt that mie enables, whatever mstatus says (§3.3.3).
-                if mip & mie == 0 { return .waitForInterrupt }
-                isWaiting = false
+                if unsafe state.pointee.mip & state.pointee.mie == 0 { return .waitForInterrupt }
+                unsafe state.pointee.isWaiting = false
             }
-            if let number = interruptToTake { takeInterrupt(number) }
+            if let number = unsafe state.pointee.interruptToTake { unsafe state.pointee.takeInterrupt(number) }
             if left <= 0 { return .budget }
             // At least one: a trap at the first instruction of a handler retires nothing and must still end.
-            let used = max(execute(min(left, untilLook)), 1)
+            let used = unsafe max(execute(state, min(left, untilLook)), 1)
             left -= used
             untilLook -= used
-            if isHalted {
-                isHalted = false
+            if unsafe state.pointee.isHalted {
+                unsafe state.pointee.isHalted = false
                 return .breakpoint
             }
         }

@@ -10,7 +10,8 @@ import CSystem
 /// The architectural and microarchitectural state of one hart.
 @safe struct HartState: ~Copyable {
     // MARK: registers
-    let x = Registers()
+    let core = HartCore()
+    let x: Registers
     let f = FloatRegisters()
     var pc: UInt64 = 0
     var privilege = Privilege.machine
@@ -86,6 +87,12 @@ import CSystem
     let contexts: ContextTable
     let fetches: FetchCache
     var blocks = BlockCache()
+    /// Whether hot blocks are translated to code of the host.
+    let usesTranslator: Bool
+    /// How often a block is interpreted before.
+    let heat: UInt8
+    /// A block with code that the interpreter found at `pc` and left to it.
+    var translated: BlockPointer?
     /// The privilege that loads and stores have (MPRV).
     var dataPrivilege = Privilege.machine
     /// Tags of the translation caches, see `TranslationCache` and `FetchCache`.
@@ -120,15 +127,18 @@ import CSystem
         self.supervisorFile = supervisorFile
         self.time = time
         hasAIA = configuration.interrupts == .aia
-        translations = TranslationCache()
+        x = Registers(core)
+        translations = TranslationCache(core)
         contexts = ContextTable()
-        fetches = FetchCache()
+        fetches = FetchCache(core)
+        usesTranslator = configuration.translation != .none && blocks.hasHostCode
+        heat = configuration.translation == .always ? 0 : BlockCache.heat
+        core[.attention] = unsafe UInt64(UInt(bitPattern: signals.attention.word))
     }
 
     deinit {
-        x.deallocate()
+        core.deallocate()
         f.deallocate()
-        translations.deallocate()
         contexts.deallocate()
         fetches.deallocate()
     }
@@ -169,10 +179,9 @@ import CSystem
 @safe struct Registers {
     private let base: UnsafeMutablePointer<UInt64>
 
-    init() {
-        // Safety: 64 places, while numbers in slots are at most 32; freed by the HartState that made it.
-        unsafe base = .allocate(capacity: 64)
-        unsafe base.initialize(repeating: 0, count: 64)
+    init(_ core: HartCore) {
+        // Safety: the core's first 64 places, while numbers in slots are at most 32.
+        unsafe base = core.base.assumingMemoryBound(to: UInt64.self)
     }
 
     @inline(__always) subscript(number: UInt8) -> UInt64 {
@@ -181,8 +190,7 @@ import CSystem
         nonmutating set { unsafe base[Int(number)] = newValue }
     }
 
-    func clear() { unsafe base.update(repeating: 0, count: 64) }  // Safety: as allocated.
-    func deallocate() { unsafe base.deallocate() }  // Safety: called once, by the owner's deinit.
+    func clear() { unsafe base.update(repeating: 0, count: 64) }  // Safety: as above.
 }
 
 /// The floating-point registers, 64 bits each; singles are NaN-boxed.

@@ -15,10 +15,18 @@ extension HartState {
         case taken, notTaken, indirect, system
     }
 
+    /// What follows a SYSTEM instruction.
+    enum SystemEnd {
+        /// Execution, at `pc`.
+        case continues
+        /// A look at the hart by its owner; the instruction retired, or did not.
+        case leaves, leavesUnretired
+    }
+
     /// Runs blocks until `limit` instructions retired, attention is raised, a trap was taken or an interrupt can be.
     /// Returns the instructions retired, at most `limit`.
     @inline(never)
-    mutating func execute(_ limit: Int) -> Int {
+    mutating func interpret(_ limit: Int) -> Int {
         let x = self.x
         let translations = self.translations
         let attention = self.attention
@@ -42,10 +50,16 @@ extension HartState {
                 block = found
                 if epoch != blocks.epoch { source = nil }
             }
-            if let from = source {
-                link(from, exit, to: block)
-                source = nil
+            if usesTranslator {
+                if isTranslated(block, remaining) {
+                    self.pc = pc
+                    translated = block
+                    return retire(limit - remaining)
+                }
+            } else if let from = source {
+                link(from, taken: exit == .taken, to: block)
             }
+            source = nil
             chain: while true {
                 if remaining < block.count || attention.isRaised {
                     guard remaining > 0 && !attention.isRaised else {
@@ -109,7 +123,6 @@ extension HartState {
                     case .nop: break
                     case .mul: x[slot.rd] = x[slot.rs1] &* x[slot.rs2]
                     case .mulh: x[slot.rd] = highProduct(x[slot.rs1], x[slot.rs2])
-                    case .mulhsu: x[slot.rd] = highProductMixed(x[slot.rs1], x[slot.rs2])
                     case .mulhu: x[slot.rd] = x[slot.rs1].multipliedFullWidth(by: x[slot.rs2]).high
                     case .div: x[slot.rd] = quotient(x[slot.rs1], x[slot.rs2])
                     case .rem: x[slot.rd] = remainder(x[slot.rs1], x[slot.rs2])
@@ -127,70 +140,63 @@ extension HartState {
                         let entry = translations.reading(address)
                         if entry.matches(address, 1, context) {
                             x[slot.rd] = UInt64(bitPattern: Int64(Int8(bitPattern: entry.load8(address))))
-                        } else {
-                            guard let value = loadSlow(address, 1) else { break body }
-                            x[slot.rd] = UInt64(bitPattern: Int64(Int8(bitPattern: UInt8(truncatingIfNeeded: value))))
+                        } else if !execute(slot) {
+                            break body
                         }
                     case .lh:
                         let address = x[slot.rs1] &+ slot.immediate
                         let entry = translations.reading(address)
                         if entry.matches(address, 2, context) {
                             x[slot.rd] = UInt64(bitPattern: Int64(Int16(bitPattern: entry.load16(address))))
-                        } else {
-                            guard let value = loadSlow(address, 2) else { break body }
-                            x[slot.rd] = UInt64(bitPattern: Int64(Int16(bitPattern: UInt16(truncatingIfNeeded: value))))
+                        } else if !execute(slot) {
+                            break body
                         }
                     case .lw:
                         let address = x[slot.rs1] &+ slot.immediate
                         let entry = translations.reading(address)
                         if entry.matches(address, 4, context) {
                             x[slot.rd] = UInt64(bitPattern: Int64(Int32(bitPattern: entry.load32(address))))
-                        } else {
-                            guard let value = loadSlow(address, 4) else { break body }
-                            x[slot.rd] = UInt64(bitPattern: Int64(Int32(bitPattern: UInt32(truncatingIfNeeded: value))))
+                        } else if !execute(slot) {
+                            break body
                         }
                     case .ld:
                         let address = x[slot.rs1] &+ slot.immediate
                         let entry = translations.reading(address)
                         if entry.matches(address, 8, context) {
                             x[slot.rd] = entry.load64(address)
-                        } else {
-                            guard let value = loadSlow(address, 8) else { break body }
-                            x[slot.rd] = value
+                        } else if !execute(slot) {
+                            break body
                         }
                     case .lbu:
                         let address = x[slot.rs1] &+ slot.immediate
                         let entry = translations.reading(address)
                         if entry.matches(address, 1, context) {
                             x[slot.rd] = UInt64(entry.load8(address))
-                        } else {
-                            guard let value = loadSlow(address, 1) else { break body }
-                            x[slot.rd] = value
+                        } else if !execute(slot) {
+                            break body
                         }
                     case .lhu:
                         let address = x[slot.rs1] &+ slot.immediate
                         let entry = translations.reading(address)
                         if entry.matches(address, 2, context) {
                             x[slot.rd] = UInt64(entry.load16(address))
-                        } else {
-                            guard let value = loadSlow(address, 2) else { break body }
-                            x[slot.rd] = value
+                        } else if !execute(slot) {
+                            break body
                         }
                     case .lwu:
                         let address = x[slot.rs1] &+ slot.immediate
                         let entry = translations.reading(address)
                         if entry.matches(address, 4, context) {
                             x[slot.rd] = UInt64(entry.load32(address))
-                        } else {
-                            guard let value = loadSlow(address, 4) else { break body }
-                            x[slot.rd] = value
+                        } else if !execute(slot) {
+                            break body
                         }
                     case .sb:
                         let address = x[slot.rs1] &+ slot.immediate
                         let entry = translations.writing(address)
                         if entry.matches(address, 1, context) {
                             entry.store8(address, x[slot.rs2])
-                        } else if !storeSlow(address, 1, x[slot.rs2]) {
+                        } else if !execute(slot) {
                             break body
                         }
                     case .sh:
@@ -198,7 +204,7 @@ extension HartState {
                         let entry = translations.writing(address)
                         if entry.matches(address, 2, context) {
                             entry.store16(address, x[slot.rs2])
-                        } else if !storeSlow(address, 2, x[slot.rs2]) {
+                        } else if !execute(slot) {
                             break body
                         }
                     case .sw:
@@ -206,7 +212,7 @@ extension HartState {
                         let entry = translations.writing(address)
                         if entry.matches(address, 4, context) {
                             entry.store32(address, x[slot.rs2])
-                        } else if !storeSlow(address, 4, x[slot.rs2]) {
+                        } else if !execute(slot) {
                             break body
                         }
                     case .sd:
@@ -214,134 +220,34 @@ extension HartState {
                         let entry = translations.writing(address)
                         if entry.matches(address, 8, context) {
                             entry.store64(address, x[slot.rs2])
-                        } else if !storeSlow(address, 8, x[slot.rs2]) {
+                        } else if !execute(slot) {
                             break body
                         }
-                    case .flw:
-                        if !loadFloat(x[slot.rs1] &+ slot.immediate, 4, slot.rd) { break body }
-                    case .fld:
-                        if !loadFloat(x[slot.rs1] &+ slot.immediate, 8, slot.rd) { break body }
-                    case .fsw:
-                        if !storeFloat(x[slot.rs1] &+ slot.immediate, 4, slot.rs2) { break body }
-                    case .fsd:
-                        if !storeFloat(x[slot.rs1] &+ slot.immediate, 8, slot.rs2) { break body }
+                    case .flw, .fld, .fsw, .fsd, .atomic, .float:
+                        if !execute(slot) { break body }
                     case .beq:
-                        if x[slot.rs1] == x[slot.rs2] {
-                            pc &+= slot.immediate
-                            if let next = block.taken {
-                                block = next
-                                continue chain
-                            }
-                            exit = .taken
-                            break body
-                        }
-                        pc &+= UInt64(slot.rd) &<< 1
-                        if let next = block.notTaken {
-                            block = next
-                            continue chain
-                        }
-                        exit = .notTaken
+                        exit = x[slot.rs1] == x[slot.rs2] ? .taken : .notTaken
                         break body
                     case .bne:
-                        if x[slot.rs1] != x[slot.rs2] {
-                            pc &+= slot.immediate
-                            if let next = block.taken {
-                                block = next
-                                continue chain
-                            }
-                            exit = .taken
-                            break body
-                        }
-                        pc &+= UInt64(slot.rd) &<< 1
-                        if let next = block.notTaken {
-                            block = next
-                            continue chain
-                        }
-                        exit = .notTaken
+                        exit = x[slot.rs1] != x[slot.rs2] ? .taken : .notTaken
                         break body
                     case .blt:
-                        if isLess(x[slot.rs1], x[slot.rs2]) {
-                            pc &+= slot.immediate
-                            if let next = block.taken {
-                                block = next
-                                continue chain
-                            }
-                            exit = .taken
-                            break body
-                        }
-                        pc &+= UInt64(slot.rd) &<< 1
-                        if let next = block.notTaken {
-                            block = next
-                            continue chain
-                        }
-                        exit = .notTaken
+                        exit = isLess(x[slot.rs1], x[slot.rs2]) ? .taken : .notTaken
                         break body
                     case .bge:
-                        if !isLess(x[slot.rs1], x[slot.rs2]) {
-                            pc &+= slot.immediate
-                            if let next = block.taken {
-                                block = next
-                                continue chain
-                            }
-                            exit = .taken
-                            break body
-                        }
-                        pc &+= UInt64(slot.rd) &<< 1
-                        if let next = block.notTaken {
-                            block = next
-                            continue chain
-                        }
-                        exit = .notTaken
+                        exit = isLess(x[slot.rs1], x[slot.rs2]) ? .notTaken : .taken
                         break body
                     case .bltu:
-                        if x[slot.rs1] < x[slot.rs2] {
-                            pc &+= slot.immediate
-                            if let next = block.taken {
-                                block = next
-                                continue chain
-                            }
-                            exit = .taken
-                            break body
-                        }
-                        pc &+= UInt64(slot.rd) &<< 1
-                        if let next = block.notTaken {
-                            block = next
-                            continue chain
-                        }
-                        exit = .notTaken
+                        exit = x[slot.rs1] < x[slot.rs2] ? .taken : .notTaken
                         break body
                     case .bgeu:
-                        if x[slot.rs1] >= x[slot.rs2] {
-                            pc &+= slot.immediate
-                            if let next = block.taken {
-                                block = next
-                                continue chain
-                            }
-                            exit = .taken
-                            break body
-                        }
-                        pc &+= UInt64(slot.rd) &<< 1
-                        if let next = block.notTaken {
-                            block = next
-                            continue chain
-                        }
-                        exit = .notTaken
+                        exit = x[slot.rs1] < x[slot.rs2] ? .notTaken : .taken
                         break body
                     case .jal:
                         x[slot.rd] = pc &+ UInt64(slot.rs2) &<< 1
-                        pc &+= slot.immediate
-                        if let next = block.taken {
-                            block = next
-                            continue chain
-                        }
                         exit = .taken
                         break body
                     case .jump, .fallThrough:
-                        pc &+= slot.immediate
-                        if let next = block.taken {
-                            block = next
-                            continue chain
-                        }
                         exit = .taken
                         break body
                     case .jalr:
@@ -357,10 +263,6 @@ extension HartState {
                         fault(.illegalInstruction, 0)
                         break body
                     case .fence: fence(slot.word)
-                    case .atomic:
-                        if !executeAtomic(slot.word, rd: slot.rd, rs1: slot.rs1, rs2: slot.rs2) { break body }
-                    case .float:
-                        if !executeFloat(slot.word) { break body }
                     case .sh1add: x[slot.rd] = x[slot.rs2] &+ x[slot.rs1] &<< 1
                     case .sh2add: x[slot.rd] = x[slot.rs2] &+ x[slot.rs1] &<< 2
                     case .sh3add: x[slot.rd] = x[slot.rs2] &+ x[slot.rs1] &<< 3
@@ -369,744 +271,88 @@ extension HartState {
                     case .sh2addUW: x[slot.rd] = x[slot.rs2] &+ UInt64(UInt32(truncatingIfNeeded: x[slot.rs1])) &<< 2
                     case .sh3addUW: x[slot.rd] = x[slot.rs2] &+ UInt64(UInt32(truncatingIfNeeded: x[slot.rs1])) &<< 3
                     case .slliUW: x[slot.rd] = UInt64(UInt32(truncatingIfNeeded: x[slot.rs1])) &<< slot.immediate
-                    case .andn: x[slot.rd] = x[slot.rs1] & ~x[slot.rs2]
-                    case .orn: x[slot.rd] = x[slot.rs1] | ~x[slot.rs2]
-                    case .xnor: x[slot.rd] = ~(x[slot.rs1] ^ x[slot.rs2])
-                    case .clz: x[slot.rd] = UInt64(x[slot.rs1].leadingZeroBitCount)
-                    case .ctz: x[slot.rd] = UInt64(x[slot.rs1].trailingZeroBitCount)
-                    case .cpop: x[slot.rd] = UInt64(x[slot.rs1].nonzeroBitCount)
-                    case .clzw: x[slot.rd] = UInt64(UInt32(truncatingIfNeeded: x[slot.rs1]).leadingZeroBitCount)
-                    case .ctzw: x[slot.rd] = UInt64(UInt32(truncatingIfNeeded: x[slot.rs1]).trailingZeroBitCount)
-                    case .cpopw: x[slot.rd] = UInt64(UInt32(truncatingIfNeeded: x[slot.rs1]).nonzeroBitCount)
-                    case .max: x[slot.rd] = isLess(x[slot.rs1], x[slot.rs2]) ? x[slot.rs2] : x[slot.rs1]
-                    case .maxu: x[slot.rd] = Swift.max(x[slot.rs1], x[slot.rs2])
-                    case .min: x[slot.rd] = isLess(x[slot.rs1], x[slot.rs2]) ? x[slot.rs1] : x[slot.rs2]
-                    case .minu: x[slot.rd] = Swift.min(x[slot.rs1], x[slot.rs2])
-                    case .sextB: x[slot.rd] = UInt64(bitPattern: Int64(Int8(truncatingIfNeeded: x[slot.rs1])))
-                    case .sextH: x[slot.rd] = UInt64(bitPattern: Int64(Int16(truncatingIfNeeded: x[slot.rs1])))
-                    case .zextH: x[slot.rd] = x[slot.rs1] & 0xFFFF
-                    case .rol: x[slot.rd] = rotateLeft(x[slot.rs1], x[slot.rs2])
-                    case .ror: x[slot.rd] = rotateRight(x[slot.rs1], x[slot.rs2])
-                    case .rori: x[slot.rd] = rotateRight(x[slot.rs1], slot.immediate)
-                    case .rolw: x[slot.rd] = rotateLeftWord(x[slot.rs1], x[slot.rs2])
-                    case .rorw: x[slot.rd] = rotateRightWord(x[slot.rs1], x[slot.rs2])
-                    case .roriw: x[slot.rd] = rotateRightWord(x[slot.rs1], slot.immediate)
-                    case .orcB: x[slot.rd] = orCombine(x[slot.rs1])
-                    case .rev8: x[slot.rd] = x[slot.rs1].byteSwapped
-                    case .bclr: x[slot.rd] = x[slot.rs1] & ~(1 &<< x[slot.rs2])
-                    case .bclri: x[slot.rd] = x[slot.rs1] & ~(1 &<< slot.immediate)
-                    case .bext: x[slot.rd] = x[slot.rs1] &>> x[slot.rs2] & 1
-                    case .bexti: x[slot.rd] = x[slot.rs1] &>> slot.immediate & 1
-                    case .binv: x[slot.rd] = x[slot.rs1] ^ 1 &<< x[slot.rs2]
-                    case .binvi: x[slot.rd] = x[slot.rs1] ^ 1 &<< slot.immediate
-                    case .bset: x[slot.rd] = x[slot.rs1] | 1 &<< x[slot.rs2]
-                    case .bseti: x[slot.rd] = x[slot.rs1] | 1 &<< slot.immediate
-                    case .pairLoadImmediate:
-                        x[slot.rd] = slot.immediate
-                        next.advance()
-                    case .pairAddressOf:
-                        x[slot.rd] = pc &+ slot.immediate
-                        next.advance()
-                    case .pairShifts:
-                        x[slot.rd] = (x[slot.rs1] &<< slot.immediate) &>> (slot.immediate &>> 8)
-                        next.advance()
-                    case .pairAddiEqual:
-                        let value = x[slot.rs1] &+ slot.immediate
-                        x[slot.rd] = value
-                        let second = next
-                        if value == x[second.rs2] {
-                            pc &+= second.immediate
-                            if let next = block.taken {
-                                block = next
-                                continue chain
-                            }
-                            exit = .taken
-                            break body
-                        }
-                        pc &+= UInt64(second.rd) &<< 1
-                        if let next = block.notTaken {
-                            block = next
-                            continue chain
-                        }
-                        exit = .notTaken
-                        break body
-                    case .pairAddiNotEqual:
-                        let value = x[slot.rs1] &+ slot.immediate
-                        x[slot.rd] = value
-                        let second = next
-                        if value != x[second.rs2] {
-                            pc &+= second.immediate
-                            if let next = block.taken {
-                                block = next
-                                continue chain
-                            }
-                            exit = .taken
-                            break body
-                        }
-                        pc &+= UInt64(second.rd) &<< 1
-                        if let next = block.notTaken {
-                            block = next
-                            continue chain
-                        }
-                        exit = .notTaken
-                        break body
-                    case .pairAddiLess:
-                        let value = x[slot.rs1] &+ slot.immediate
-                        x[slot.rd] = value
-                        let second = next
-                        if isLess(value, x[second.rs2]) {
-                            pc &+= second.immediate
-                            if let next = block.taken {
-                                block = next
-                                continue chain
-                            }
-                            exit = .taken
-                            break body
-                        }
-                        pc &+= UInt64(second.rd) &<< 1
-                        if let next = block.notTaken {
-                            block = next
-                            continue chain
-                        }
-                        exit = .notTaken
-                        break body
-                    case .pairAddiNotLess:
-                        let value = x[slot.rs1] &+ slot.immediate
-                        x[slot.rd] = value
-                        let second = next
-                        if !isLess(value, x[second.rs2]) {
-                            pc &+= second.immediate
-                            if let next = block.taken {
-                                block = next
-                                continue chain
-                            }
-                            exit = .taken
-                            break body
-                        }
-                        pc &+= UInt64(second.rd) &<< 1
-                        if let next = block.notTaken {
-                            block = next
-                            continue chain
-                        }
-                        exit = .notTaken
-                        break body
-                    case .pairAddiLessUnsigned:
-                        let value = x[slot.rs1] &+ slot.immediate
-                        x[slot.rd] = value
-                        let second = next
-                        if value < x[second.rs2] {
-                            pc &+= second.immediate
-                            if let next = block.taken {
-                                block = next
-                                continue chain
-                            }
-                            exit = .taken
-                            break body
-                        }
-                        pc &+= UInt64(second.rd) &<< 1
-                        if let next = block.notTaken {
-                            block = next
-                            continue chain
-                        }
-                        exit = .notTaken
-                        break body
-                    case .pairAddiNotLessUnsigned:
-                        let value = x[slot.rs1] &+ slot.immediate
-                        x[slot.rd] = value
-                        let second = next
-                        if value >= x[second.rs2] {
-                            pc &+= second.immediate
-                            if let next = block.taken {
-                                block = next
-                                continue chain
-                            }
-                            exit = .taken
-                            break body
-                        }
-                        pc &+= UInt64(second.rd) &<< 1
-                        if let next = block.notTaken {
-                            block = next
-                            continue chain
-                        }
-                        exit = .notTaken
-                        break body
-                    case .pairAddiwEqual:
-                        let value = signExtend(low(x[slot.rs1]) &+ low(slot.immediate))
-                        x[slot.rd] = value
-                        let second = next
-                        if value == x[second.rs2] {
-                            pc &+= second.immediate
-                            if let next = block.taken {
-                                block = next
-                                continue chain
-                            }
-                            exit = .taken
-                            break body
-                        }
-                        pc &+= UInt64(second.rd) &<< 1
-                        if let next = block.notTaken {
-                            block = next
-                            continue chain
-                        }
-                        exit = .notTaken
-                        break body
-                    case .pairAddiwNotEqual:
-                        let value = signExtend(low(x[slot.rs1]) &+ low(slot.immediate))
-                        x[slot.rd] = value
-                        let second = next
-                        if value != x[second.rs2] {
-                            pc &+= second.immediate
-                            if let next = block.taken {
-                                block = next
-                                continue chain
-                            }
-                            exit = .taken
-                            break body
-                        }
-                        pc &+= UInt64(second.rd) &<< 1
-                        if let next = block.notTaken {
-                            block = next
-                            continue chain
-                        }
-                        exit = .notTaken
-                        break body
-                    case .pairAddiwLess:
-                        let value = signExtend(low(x[slot.rs1]) &+ low(slot.immediate))
-                        x[slot.rd] = value
-                        let second = next
-                        if isLess(value, x[second.rs2]) {
-                            pc &+= second.immediate
-                            if let next = block.taken {
-                                block = next
-                                continue chain
-                            }
-                            exit = .taken
-                            break body
-                        }
-                        pc &+= UInt64(second.rd) &<< 1
-                        if let next = block.notTaken {
-                            block = next
-                            continue chain
-                        }
-                        exit = .notTaken
-                        break body
-                    case .pairAddiwNotLess:
-                        let value = signExtend(low(x[slot.rs1]) &+ low(slot.immediate))
-                        x[slot.rd] = value
-                        let second = next
-                        if !isLess(value, x[second.rs2]) {
-                            pc &+= second.immediate
-                            if let next = block.taken {
-                                block = next
-                                continue chain
-                            }
-                            exit = .taken
-                            break body
-                        }
-                        pc &+= UInt64(second.rd) &<< 1
-                        if let next = block.notTaken {
-                            block = next
-                            continue chain
-                        }
-                        exit = .notTaken
-                        break body
-                    case .pairAddiwLessUnsigned:
-                        let value = signExtend(low(x[slot.rs1]) &+ low(slot.immediate))
-                        x[slot.rd] = value
-                        let second = next
-                        if value < x[second.rs2] {
-                            pc &+= second.immediate
-                            if let next = block.taken {
-                                block = next
-                                continue chain
-                            }
-                            exit = .taken
-                            break body
-                        }
-                        pc &+= UInt64(second.rd) &<< 1
-                        if let next = block.notTaken {
-                            block = next
-                            continue chain
-                        }
-                        exit = .notTaken
-                        break body
-                    case .pairAddiwNotLessUnsigned:
-                        let value = signExtend(low(x[slot.rs1]) &+ low(slot.immediate))
-                        x[slot.rd] = value
-                        let second = next
-                        if value >= x[second.rs2] {
-                            pc &+= second.immediate
-                            if let next = block.taken {
-                                block = next
-                                continue chain
-                            }
-                            exit = .taken
-                            break body
-                        }
-                        pc &+= UInt64(second.rd) &<< 1
-                        if let next = block.notTaken {
-                            block = next
-                            continue chain
-                        }
-                        exit = .notTaken
-                        break body
-                    case .pairAndiEqual:
-                        let value = x[slot.rs1] & slot.immediate
-                        x[slot.rd] = value
-                        let second = next
-                        if value == x[second.rs2] {
-                            pc &+= second.immediate
-                            if let next = block.taken {
-                                block = next
-                                continue chain
-                            }
-                            exit = .taken
-                            break body
-                        }
-                        pc &+= UInt64(second.rd) &<< 1
-                        if let next = block.notTaken {
-                            block = next
-                            continue chain
-                        }
-                        exit = .notTaken
-                        break body
-                    case .pairAndiNotEqual:
-                        let value = x[slot.rs1] & slot.immediate
-                        x[slot.rd] = value
-                        let second = next
-                        if value != x[second.rs2] {
-                            pc &+= second.immediate
-                            if let next = block.taken {
-                                block = next
-                                continue chain
-                            }
-                            exit = .taken
-                            break body
-                        }
-                        pc &+= UInt64(second.rd) &<< 1
-                        if let next = block.notTaken {
-                            block = next
-                            continue chain
-                        }
-                        exit = .notTaken
-                        break body
-                    case .pairLbuEqual:
-                        let address = x[slot.rs1] &+ slot.immediate
-                        let entry = translations.reading(address)
-                        let value: UInt64
-                        if entry.matches(address, 1, context) {
-                            value = UInt64(entry.load8(address))
-                        } else {
-                            guard let slow = loadSlow(address, 1) else { break body }
-                            value = slow
-                        }
-                        x[slot.rd] = value
-                        let second = next
-                        if value == x[second.rs2] {
-                            pc &+= second.immediate
-                            if let next = block.taken {
-                                block = next
-                                continue chain
-                            }
-                            exit = .taken
-                            break body
-                        }
-                        pc &+= UInt64(second.rd) &<< 1
-                        if let next = block.notTaken {
-                            block = next
-                            continue chain
-                        }
-                        exit = .notTaken
-                        break body
-                    case .pairLbuNotEqual:
-                        let address = x[slot.rs1] &+ slot.immediate
-                        let entry = translations.reading(address)
-                        let value: UInt64
-                        if entry.matches(address, 1, context) {
-                            value = UInt64(entry.load8(address))
-                        } else {
-                            guard let slow = loadSlow(address, 1) else { break body }
-                            value = slow
-                        }
-                        x[slot.rd] = value
-                        let second = next
-                        if value != x[second.rs2] {
-                            pc &+= second.immediate
-                            if let next = block.taken {
-                                block = next
-                                continue chain
-                            }
-                            exit = .taken
-                            break body
-                        }
-                        pc &+= UInt64(second.rd) &<< 1
-                        if let next = block.notTaken {
-                            block = next
-                            continue chain
-                        }
-                        exit = .notTaken
-                        break body
-                    case .pairLhuEqual:
-                        let address = x[slot.rs1] &+ slot.immediate
-                        let entry = translations.reading(address)
-                        let value: UInt64
-                        if entry.matches(address, 2, context) {
-                            value = UInt64(entry.load16(address))
-                        } else {
-                            guard let slow = loadSlow(address, 2) else { break body }
-                            value = slow
-                        }
-                        x[slot.rd] = value
-                        let second = next
-                        if value == x[second.rs2] {
-                            pc &+= second.immediate
-                            if let next = block.taken {
-                                block = next
-                                continue chain
-                            }
-                            exit = .taken
-                            break body
-                        }
-                        pc &+= UInt64(second.rd) &<< 1
-                        if let next = block.notTaken {
-                            block = next
-                            continue chain
-                        }
-                        exit = .notTaken
-                        break body
-                    case .pairLhuNotEqual:
-                        let address = x[slot.rs1] &+ slot.immediate
-                        let entry = translations.reading(address)
-                        let value: UInt64
-                        if entry.matches(address, 2, context) {
-                            value = UInt64(entry.load16(address))
-                        } else {
-                            guard let slow = loadSlow(address, 2) else { break body }
-                            value = slow
-                        }
-                        x[slot.rd] = value
-                        let second = next
-                        if value != x[second.rs2] {
-                            pc &+= second.immediate
-                            if let next = block.taken {
-                                block = next
-                                continue chain
-                            }
-                            exit = .taken
-                            break body
-                        }
-                        pc &+= UInt64(second.rd) &<< 1
-                        if let next = block.notTaken {
-                            block = next
-                            continue chain
-                        }
-                        exit = .notTaken
-                        break body
-                    case .pairLwEqual:
-                        let address = x[slot.rs1] &+ slot.immediate
-                        let entry = translations.reading(address)
-                        let value: UInt64
-                        if entry.matches(address, 4, context) {
-                            value = UInt64(bitPattern: Int64(Int32(bitPattern: entry.load32(address))))
-                        } else {
-                            guard let slow = loadSlow(address, 4) else { break body }
-                            value = UInt64(bitPattern: Int64(Int32(bitPattern: UInt32(truncatingIfNeeded: slow))))
-                        }
-                        x[slot.rd] = value
-                        let second = next
-                        if value == x[second.rs2] {
-                            pc &+= second.immediate
-                            if let next = block.taken {
-                                block = next
-                                continue chain
-                            }
-                            exit = .taken
-                            break body
-                        }
-                        pc &+= UInt64(second.rd) &<< 1
-                        if let next = block.notTaken {
-                            block = next
-                            continue chain
-                        }
-                        exit = .notTaken
-                        break body
-                    case .pairLwNotEqual:
-                        let address = x[slot.rs1] &+ slot.immediate
-                        let entry = translations.reading(address)
-                        let value: UInt64
-                        if entry.matches(address, 4, context) {
-                            value = UInt64(bitPattern: Int64(Int32(bitPattern: entry.load32(address))))
-                        } else {
-                            guard let slow = loadSlow(address, 4) else { break body }
-                            value = UInt64(bitPattern: Int64(Int32(bitPattern: UInt32(truncatingIfNeeded: slow))))
-                        }
-                        x[slot.rd] = value
-                        let second = next
-                        if value != x[second.rs2] {
-                            pc &+= second.immediate
-                            if let next = block.taken {
-                                block = next
-                                continue chain
-                            }
-                            exit = .taken
-                            break body
-                        }
-                        pc &+= UInt64(second.rd) &<< 1
-                        if let next = block.notTaken {
-                            block = next
-                            continue chain
-                        }
-                        exit = .notTaken
-                        break body
-                    case .pairLdEqual:
-                        let address = x[slot.rs1] &+ slot.immediate
-                        let entry = translations.reading(address)
-                        let value: UInt64
-                        if entry.matches(address, 8, context) {
-                            value = entry.load64(address)
-                        } else {
-                            guard let slow = loadSlow(address, 8) else { break body }
-                            value = slow
-                        }
-                        x[slot.rd] = value
-                        let second = next
-                        if value == x[second.rs2] {
-                            pc &+= second.immediate
-                            if let next = block.taken {
-                                block = next
-                                continue chain
-                            }
-                            exit = .taken
-                            break body
-                        }
-                        pc &+= UInt64(second.rd) &<< 1
-                        if let next = block.notTaken {
-                            block = next
-                            continue chain
-                        }
-                        exit = .notTaken
-                        break body
-                    case .pairLdNotEqual:
-                        let address = x[slot.rs1] &+ slot.immediate
-                        let entry = translations.reading(address)
-                        let value: UInt64
-                        if entry.matches(address, 8, context) {
-                            value = entry.load64(address)
-                        } else {
-                            guard let slow = loadSlow(address, 8) else { break body }
-                            value = slow
-                        }
-                        x[slot.rd] = value
-                        let second = next
-                        if value != x[second.rs2] {
-                            pc &+= second.immediate
-                            if let next = block.taken {
-                                block = next
-                                continue chain
-                            }
-                            exit = .taken
-                            break body
-                        }
-                        pc &+= UInt64(second.rd) &<< 1
-                        if let next = block.notTaken {
-                            block = next
-                            continue chain
-                        }
-                        exit = .notTaken
-                        break body
-                    case .pairAddLbu:
-                        let sum = x[slot.rs1] &+ x[slot.rs2]
-                        x[slot.rd] = sum
-                        let second = next
-                        next.advance()
-                        let address = sum &+ second.immediate
-                        let entry = translations.reading(address)
-                        let value: UInt64
-                        if entry.matches(address, 1, context) {
-                            value = UInt64(entry.load8(address))
-                        } else {
-                            guard let slow = loadSlow(address, 1) else { break body }
-                            value = slow
-                        }
-                        x[second.rd] = value
-                    case .pairAddLhu:
-                        let sum = x[slot.rs1] &+ x[slot.rs2]
-                        x[slot.rd] = sum
-                        let second = next
-                        next.advance()
-                        let address = sum &+ second.immediate
-                        let entry = translations.reading(address)
-                        let value: UInt64
-                        if entry.matches(address, 2, context) {
-                            value = UInt64(entry.load16(address))
-                        } else {
-                            guard let slow = loadSlow(address, 2) else { break body }
-                            value = slow
-                        }
-                        x[second.rd] = value
-                    case .pairAddLh:
-                        let sum = x[slot.rs1] &+ x[slot.rs2]
-                        x[slot.rd] = sum
-                        let second = next
-                        next.advance()
-                        let address = sum &+ second.immediate
-                        let entry = translations.reading(address)
-                        let value: UInt64
-                        if entry.matches(address, 2, context) {
-                            value = UInt64(bitPattern: Int64(Int16(bitPattern: entry.load16(address))))
-                        } else {
-                            guard let slow = loadSlow(address, 2) else { break body }
-                            value = UInt64(bitPattern: Int64(Int16(bitPattern: UInt16(truncatingIfNeeded: slow))))
-                        }
-                        x[second.rd] = value
-                    case .pairAddLw:
-                        let sum = x[slot.rs1] &+ x[slot.rs2]
-                        x[slot.rd] = sum
-                        let second = next
-                        next.advance()
-                        let address = sum &+ second.immediate
-                        let entry = translations.reading(address)
-                        let value: UInt64
-                        if entry.matches(address, 4, context) {
-                            value = UInt64(bitPattern: Int64(Int32(bitPattern: entry.load32(address))))
-                        } else {
-                            guard let slow = loadSlow(address, 4) else { break body }
-                            value = UInt64(bitPattern: Int64(Int32(bitPattern: UInt32(truncatingIfNeeded: slow))))
-                        }
-                        x[second.rd] = value
-                    case .pairAddLd:
-                        let sum = x[slot.rs1] &+ x[slot.rs2]
-                        x[slot.rd] = sum
-                        let second = next
-                        next.advance()
-                        let address = sum &+ second.immediate
-                        let entry = translations.reading(address)
-                        let value: UInt64
-                        if entry.matches(address, 8, context) {
-                            value = entry.load64(address)
-                        } else {
-                            guard let slow = loadSlow(address, 8) else { break body }
-                            value = slow
-                        }
-                        x[second.rd] = value
-                    case .pairShiftAdd:
-                        let value = x[slot.rs1] &<< slot.immediate
-                        x[slot.rd] = value
-                        x[next.rd] = value &+ x[next.rs2]
-                        next.advance()
-                    case .pairShiftsSigned:
-                        x[slot.rd] = arithmeticShift(x[slot.rs1] &<< slot.immediate, slot.immediate &>> 8)
-                        next.advance()
-                    case .pairMulAdd:
-                        let value = x[slot.rs1] &* x[slot.rs2]
-                        x[slot.rd] = value
-                        x[next.rd] = value &+ x[next.rs2]
-                        next.advance()
-                    case .pairMulwAddw:
-                        let value = signExtend(low(x[slot.rs1]) &* low(x[slot.rs2]))
-                        x[slot.rd] = value
-                        x[next.rd] = signExtend(low(value) &+ low(x[next.rs2]))
-                        next.advance()
-                    case .pairMoves:
-                        x[slot.rd] = x[slot.rs1]
-                        x[next.rd] = x[next.rs1]
-                        next.advance()
-                    case .pairAddis:
-                        x[slot.rd] = x[slot.rs1] &+ slot.immediate
-                        x[next.rd] = x[next.rs1] &+ next.immediate
-                        next.advance()
-                    case .pairLoads:
-                        var address = x[slot.rs1] &+ slot.immediate
-                        var entry = translations.reading(address)
-                        if entry.matches(address, 8, context) {
-                            x[slot.rd] = entry.load64(address)
-                        } else {
-                            guard let value = loadSlow(address, 8) else { break body }
-                            x[slot.rd] = value
-                        }
-                        let second = next
-                        next.advance()
-                        address = x[second.rs1] &+ second.immediate
-                        entry = translations.reading(address)
-                        if entry.matches(address, 8, context) {
-                            x[second.rd] = entry.load64(address)
-                        } else {
-                            guard let value = loadSlow(address, 8) else { break body }
-                            x[second.rd] = value
-                        }
-                    case .pairStores:
-                        var address = x[slot.rs1] &+ slot.immediate
-                        var entry = translations.writing(address)
-                        if entry.matches(address, 8, context) {
-                            entry.store64(address, x[slot.rs2])
-                        } else if !storeSlow(address, 8, x[slot.rs2]) {
-                            break body
-                        }
-                        let second = next
-                        next.advance()
-                        address = x[second.rs1] &+ second.immediate
-                        entry = translations.writing(address)
-                        if entry.matches(address, 8, context) {
-                            entry.store64(address, x[second.rs2])
-                        } else if !storeSlow(address, 8, x[second.rs2]) {
-                            break body
-                        }
+                    case .mulhsu, .andn, .orn, .xnor, .clz, .ctz, .cpop, .clzw, .ctzw, .cpopw, .max, .maxu, .min, .minu,
+                        .sextB,
+                        .sextH, .zextH, .rol, .ror, .rori, .rolw, .rorw, .roriw, .orcB, .rev8, .bclr, .bclri, .bext,
+                        .bexti, .binv, .binvi, .bset, .bseti:
+                        x[slot.rd] = bitManipulation(slot.op, x[slot.rs1], x[slot.rs2], slot.immediate)
                     }
                 }
                 switch exit {
-                case .taken, .notTaken:
+                case .taken:
+                    pc &+= next.previous.immediate
+                    if let next = block.taken {
+                        block = next
+                        continue chain
+                    }
+                    source = block
+                    continue find
+                case .notTaken:
+                    // A branch's rd is the block's length.
+                    pc &+= UInt64(next.previous.rd) &<< 1
+                    if let next = block.notTaken {
+                        block = next
+                        continue chain
+                    }
                     source = block
                     continue find
                 case .indirect: continue find
                 case .trapped:
-                    // The slot before `next` did not retire, nor did those behind it.
                     let index = next.index(in: block) - 1
                     remaining &+= block.count - index
-                    let (offset, word) = block.instruction(at: index)
-                    self.pc = pc &+ offset
-                    if trapCause == .illegalInstruction { trapValue = UInt64(word) }
-                    takeException()
+                    trap(in: block, at: index, pc)
                     return retire(limit - remaining)
                 case .system:
-                    let slot = next.previous
-                    // All are four bytes long, but for C.EBREAK.
-                    self.pc =
-                        slot.word == 0x0010_0073
-                        ? pc &+ block.instruction(at: block.count - 1).offset : pc &+ block.length &- 4
-                    let done = limit - remaining - 1
-                    retired &+= UInt64(truncatingIfNeeded: done)
-                    let result = executeSystem(slot.word, rd: slot.rd, rs1: slot.rs1)
-                    retired &-= UInt64(truncatingIfNeeded: done)
-                    switch result {
-                    case .next: pc &+= block.length
-                    case .jumped: pc = self.pc
-                    case .left:
-                        self.pc = pc &+ block.length
-                        return retire(limit - remaining)
-                    case .halted:
-                        isHalted = true
-                        return retire(limit - remaining - 1)
-                    case .trapped:
-                        remaining &+= 1
-                        if trapCause == .illegalInstruction {
-                            trapValue = UInt64(block.instruction(at: block.count - 1).word)
-                        }
-                        takeException()
-                        return retire(limit - remaining)
+                    switch completeSystem(block, pc, retiredBefore: limit - remaining - 1) {
+                    case .continues:
+                        pc = self.pc
+                        context = dataContext
+                        continue find
+                    case .leaves: return retire(limit - remaining)
+                    case .leavesUnretired: return retire(limit - remaining - 1)
                     }
-                    context = dataContext
-                    if interruptToTake != nil {
-                        self.pc = pc
-                        return retire(limit - remaining)
-                    }
-                    continue find
                 }
             }
         }
     }
 
+    /// Takes the recorded trap of slot `index` of a block that runs at `pc`. That slot did not retire.
+    mutating func trap(in block: BlockPointer, at index: Int, _ pc: UInt64) {
+        let (offset, word) = block.instruction(at: index)
+        self.pc = pc &+ offset
+        if trapCause == .illegalInstruction { trapValue = UInt64(word) }
+        takeException()
+    }
+
+    /// Executes the SYSTEM instruction that ends a block that runs at `pc`. `retiredBefore`: what retired since the
+    /// last change of `retired`, without it.
+    mutating func completeSystem(_ block: BlockPointer, _ pc: UInt64, retiredBefore: Int) -> SystemEnd {
+        let last = block.count - 1
+        let slot = block.slots.advanced(by: last)
+        // All are four bytes long, but for C.EBREAK.
+        self.pc = slot.word == 0x0010_0073 ? pc &+ block.instruction(at: last).offset : pc &+ block.length &- 4
+        retired &+= UInt64(truncatingIfNeeded: retiredBefore)
+        let result = executeSystem(slot.word, rd: slot.rd, rs1: slot.rs1)
+        retired &-= UInt64(truncatingIfNeeded: retiredBefore)
+        switch result {
+        case .next: self.pc = pc &+ block.length
+        case .jumped: break
+        case .left:
+            self.pc = pc &+ block.length
+            return .leaves
+        case .halted:
+            isHalted = true
+            return .leavesUnretired
+        case .trapped:
+            if trapCause == .illegalInstruction { trapValue = UInt64(block.instruction(at: last).word) }
+            takeException()
+            return .leavesUnretired
+        }
+        return interruptToTake == nil ? .continues : .leaves
+    }
+
     /// Adds to the count of retired instructions and returns it.
-    private mutating func retire(_ count: Int) -> Int {
+    mutating func retire(_ count: Int) -> Int {
         retired &+= UInt64(truncatingIfNeeded: count)
         return count
     }
@@ -1114,16 +360,16 @@ extension HartState {
     /// Lets `block` remember where it leads, if both are in the same page: then the way stays right whatever happens
     /// to translations, because whoever got into the page by a valid translation stays in it.
     @inline(never)
-    private mutating func link(_ block: BlockPointer, _ exit: Exit, to successor: BlockPointer) {
+    mutating func link(_ block: BlockPointer, taken: Bool, to successor: BlockPointer) {
         guard block.physicalAddress >> 12 == successor.physicalAddress >> 12,
             block != blocks.scratch && successor != blocks.scratch
         else { return }
-        blocks.link(block, taken: exit == .taken, to: successor)
+        blocks.link(block, taken: taken, to: successor)
     }
 
     /// The block at virtual address `pc`, decoded if need be. `nil`: the trap is recorded.
     @inline(never)
-    private mutating func findBlock(_ pc: UInt64) -> BlockPointer? {
+    mutating func findBlock(_ pc: UInt64) -> BlockPointer? {
         if let page = fetches.page(pc, fetchContext) {
             return findBlock(pc, page)
         }
@@ -1147,7 +393,7 @@ extension HartState {
         if epoch != blocks.epoch { forgetJumps() }
         // A 4-byte instruction across the end of the page.
         guard let block else { return fetchOne(pc) }
-        fetches.insert(pc, fetchContext, block)
+        fetches.insert(pc, fetchContext, block, code: blocks.codeAddress(of: block))
         return block
     }
 

@@ -50,26 +50,14 @@ enum Operation: UInt8 {
     case sextB, sextH, zextH, rol, ror, rori, rolw, rorw, roriw, orcB, rev8
     // Zbs.
     case bclr, bclri, bext, bexti, binv, binvi, bset, bseti
-    // Pairs: this slot does the work of the next one too.
-    /// lui + addi(w) of the same register: rd = immediate.
-    case pairLoadImmediate
-    /// auipc + addi of the same register: rd = block's address + immediate.
-    case pairAddressOf
-    /// slli + srli, slli + srai of the same register: amounts in immediate bits 5:0 and 13:8.
-    case pairShifts, pairShiftsSigned
-    /// addi, addiw or andi, then a branch on the result.
-    case pairAddiEqual, pairAddiNotEqual, pairAddiLess, pairAddiNotLess, pairAddiLessUnsigned, pairAddiNotLessUnsigned
-    case pairAddiwEqual, pairAddiwNotEqual, pairAddiwLess, pairAddiwNotLess, pairAddiwLessUnsigned
-    case pairAddiwNotLessUnsigned, pairAndiEqual, pairAndiNotEqual
-    /// A load, then a branch on what was loaded.
-    case pairLbuEqual, pairLbuNotEqual, pairLhuEqual, pairLhuNotEqual, pairLwEqual, pairLwNotEqual
-    case pairLdEqual, pairLdNotEqual
-    /// add, then a load from the sum.
-    case pairAddLbu, pairAddLhu, pairAddLh, pairAddLw, pairAddLd
-    /// slli, mul or mulw, then an addition to the result.
-    case pairShiftAdd, pairMulAdd, pairMulwAddw
-    /// Two of a kind, independent or not: mv, addi, ld, sd.
-    case pairMoves, pairAddis, pairLoads, pairStores
+
+    /// Whether control leaves the block here.
+    var endsBlock: Bool {
+        switch self {
+        case .beq, .bne, .blt, .bge, .bltu, .bgeu, .jal, .jump, .jalr, .system, .illegal, .fallThrough: true
+        default: false
+        }
+    }
 }
 
 /// One guest instruction, decoded.

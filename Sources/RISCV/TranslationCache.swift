@@ -23,13 +23,10 @@ import CSystem
     static let count = 512
     let base: UnsafeMutablePointer<Entry>
 
-    init() {
-        // Safety: `count` entries for loads, then as many for stores; freed by the HartState that made it.
-        unsafe base = .allocate(capacity: 2 * Self.count)
-        unsafe base.initialize(repeating: Entry(tag: 0, difference: 0), count: 2 * Self.count)
+    init(_ core: HartCore) {
+        // Safety: the core has room for `count` entries for loads, then as many for stores, zeroed.
+        unsafe base = (core.base + HartCore.translationsOffset).bindMemory(to: Entry.self, capacity: 2 * Self.count)
     }
-
-    func deallocate() { unsafe base.deallocate() }  // Safety: called once, by the owner's deinit.
 
     func removeAll() {
         // Safety: as allocated. Tag 0 never matches: context numbers begin at 1.
@@ -99,11 +96,11 @@ import CSystem
 
     struct Jump {
         var pc: UInt64
-        var block: BlockPointer
         /// 0: empty; else the context the entry belongs to.
-        var context: UInt32
-        /// Not used; keeps an entry at 24 bytes.
-        var unused: UInt32 = 0
+        var context: UInt64
+        var block: BlockPointer
+        /// Where translated code continues: the block's code, or the way out if it has none yet.
+        var code: UInt64
     }
 
     static let pageCount = 512
@@ -114,14 +111,12 @@ import CSystem
     private let filter: UnsafeMutablePointer<UInt64>
     private static let filterWords = 64
 
-    init() {
-        // Safety: freed by the HartState that made them; the block pointer of an empty jump is never followed.
+    init(_ core: HartCore) {
+        // Safety: freed by the HartState that made them; the block pointer of an empty jump is never followed. The core
+        // has room for `jumpCount` jumps, zeroed.
         unsafe pages = .allocate(capacity: Self.pageCount)
         unsafe pages.initialize(repeating: nil, count: Self.pageCount)
-        let memory = UnsafeMutableRawPointer.allocate(
-            byteCount: Self.jumpCount * MemoryLayout<Jump>.stride, alignment: 64)
-        unsafe memory.initializeMemory(as: UInt8.self, repeating: 0, count: Self.jumpCount * MemoryLayout<Jump>.stride)
-        unsafe jumps = memory.bindMemory(to: Jump.self, capacity: Self.jumpCount)
+        unsafe jumps = (core.base + HartCore.jumpsOffset).bindMemory(to: Jump.self, capacity: Self.jumpCount)
         unsafe filter = .allocate(capacity: Self.filterWords)
         unsafe filter.initialize(repeating: 0, count: Self.filterWords)
     }
@@ -129,7 +124,6 @@ import CSystem
     func deallocate() {
         // Safety: called once, by the owner's deinit.
         unsafe pages.deallocate()
-        unsafe jumps.deallocate()
         unsafe filter.deallocate()
     }
 
@@ -137,13 +131,14 @@ import CSystem
     @inline(__always) func jump(_ pc: UInt64, _ context: UInt32) -> BlockPointer? {
         // Safety: the index is masked to the table.
         let entry = unsafe jumps + Int(truncatingIfNeeded: pc >> 1 & UInt64(Self.jumpCount - 1))
-        return unsafe entry.pointee.pc == pc && entry.pointee.context == context ? entry.pointee.block : nil
+        return unsafe entry.pointee.pc == pc && entry.pointee.context == UInt64(context) ? entry.pointee.block : nil
     }
 
-    func insert(_ pc: UInt64, _ context: UInt32, _ block: BlockPointer) {
+    /// `code`: see `Jump`.
+    func insert(_ pc: UInt64, _ context: UInt32, _ block: BlockPointer, code: UInt64) {
         // Safety: as above.
         unsafe jumps[Int(truncatingIfNeeded: pc >> 1 & UInt64(Self.jumpCount - 1))] = Jump(
-            pc: pc, block: block, context: context)
+            pc: pc, context: UInt64(context), block: block, code: code)
     }
 
     func page(_ pc: UInt64, _ context: UInt32) -> Page? {

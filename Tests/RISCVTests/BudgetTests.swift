@@ -10,8 +10,8 @@ import Testing
         0x0015_0513, 0x0025_0593, 0x00B6_0633, 0x00C1_3023, 0x0001_3683, 0x0001_0705, 0x00D7_47B3, 0xFE0F_14E3,
     ]
 
-    private func machine() -> TestMachine {
-        let machine = TestMachine(image: [])
+    private func machine(_ translation: HartConfiguration.Translation) -> TestMachine {
+        let machine = TestMachine(image: [], configuration: HartConfiguration(translation: translation))
         defer { withExtendedLifetime(machine) {} }
         machine.store(code: Self.loop, at: Self.base)
         machine.harts[0].setX(2, Self.base + 0x1000)
@@ -21,10 +21,13 @@ import Testing
 
     private func registers(_ hart: Hart) -> [UInt64] { (0..<32).map(hart.x) + [hart.pc, hart.retiredInstructions] }
 
-    @Test func `a budget is retired to the instruction, in whatever pieces it comes`() {
+    @Test(arguments: HartConfiguration.Translation.allCases)
+    func `a budget is retired to the instruction, in whatever pieces it comes`(
+        _ translation: HartConfiguration.Translation
+    ) {
         var random = SeededGenerator.fresh()
         for _ in 0..<50 {
-            let (whole, pieces) = (machine(), machine())
+            let (whole, pieces) = (machine(.none), machine(translation))
             defer { withExtendedLifetime((whole, pieces)) {} }
             let total = Int.random(in: 1...5000, using: &random)
             #expect(whole.harts[0].run(budget: total) == .budget)
@@ -39,8 +42,9 @@ import Testing
         }
     }
 
-    @Test func `a budget of one is a single step`() {
-        let machine = machine()
+    @Test(arguments: HartConfiguration.Translation.allCases)
+    func `a budget of one is a single step`(_ translation: HartConfiguration.Translation) {
+        let machine = machine(translation)
         defer { withExtendedLifetime(machine) {} }
         let hart = machine.harts[0]
         var places: [UInt64] = []

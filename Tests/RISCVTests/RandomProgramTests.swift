@@ -100,10 +100,13 @@ import Testing
         try expectSameAsQEMU(GuestProgram(text), note: "(BASEBOARD_SEED=\(random.seed))")
     }
 
-    @Test func `random words never end the process and always use up their budget`() {
+    @Test(arguments: HartConfiguration.Translation.allCases)
+    func `random words never end the process and always use up their budget`(
+        _ translation: HartConfiguration.Translation
+    ) {
         var random = SeededGenerator.fresh()
         for _ in 0..<40 {
-            let machine = TestMachine(image: random.bytes(65536), ramSize: 1 << 20)
+            let machine = TestMachine(image: random.bytes(65536), ramSize: 1 << 20, translation: translation)
             let hart = machine.harts[0]
             // Any trap goes on at random code again.
             for index in 1..<32 {

@@ -308,3 +308,31 @@ CS_ATOMICS(32)
 CS_ATOMICS(64)
 #undef CS_ATOMICS
 static inline void cs_fence(void) { __atomic_thread_fence(__ATOMIC_SEQ_CST); }
+
+// ---- Code made at run time ----
+
+/// Memory for code: `*executable` may be read and executed, the result written; both show the same pages, and no page
+/// is ever writable and executable at one address. NULL (errno) where the system does not allow it.
+static inline void *cs_code_memory(size_t size, void **executable) {
+    int fd = memfd_create("code", MFD_CLOEXEC);
+    if (fd < 0) return 0;
+    void *writable = MAP_FAILED, *code = MAP_FAILED;
+    if (ftruncate(fd, (off_t)size) == 0) {
+        writable = mmap(0, size, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+        code = mmap(0, size, PROT_READ | PROT_EXEC, MAP_SHARED, fd, 0);
+    }
+    int error = errno;
+    close(fd);
+    if (writable != MAP_FAILED && code != MAP_FAILED) {
+        *executable = code;
+        return writable;
+    }
+    if (writable != MAP_FAILED) munmap(writable, size);
+    if (code != MAP_FAILED) munmap(code, size);
+    errno = error;
+    return 0;
+}
+/// Calls `entry`, which obeys the C calling convention, with two arguments.
+static inline void cs_call_code(const void *entry, void *first, const void *second) {
+    ((void (*)(void *, const void *))entry)(first, second);
+}

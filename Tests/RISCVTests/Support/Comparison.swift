@@ -1,4 +1,5 @@
 // Runs one program in both machines and says where they part.
+import RISCV
 import Testing
 
 /// Expects that our hart and QEMU log the same. `names` says, per logged doubleword, what it is.
@@ -6,9 +7,18 @@ func expectSameAsQEMU(
     _ program: GuestProgram, names: [String] = [], cpu: String = "rv64,zba=true,zbb=true,zbs=true",
     note: String = "", sourceLocation: SourceLocation = #_sourceLocation
 ) throws {
-    let machine = TestMachine(image: program.image)
-    let ours = try #require(machine.run(), "our hart did not finish \(note)", sourceLocation: sourceLocation)
     let theirs = try program.runInQEMU(cpu: cpu)
+    for translation in HartConfiguration.Translation.allCases {
+        let machine = TestMachine(image: program.image, translation: translation)
+        let note = "\(note) with translation of \(translation)"
+        let ours = try #require(machine.run(), "our hart did not finish \(note)", sourceLocation: sourceLocation)
+        compare(ours, theirs, names, note, sourceLocation)
+    }
+}
+
+private func compare(
+    _ ours: [String], _ theirs: [String], _ names: [String], _ note: String, _ sourceLocation: SourceLocation
+) {
     #expect(!ours.isEmpty, "the program logged nothing \(note)", sourceLocation: sourceLocation)
     #expect(
         ours.count == theirs.count, "\(theirs.prefix(80)) a different number of results \(note)",

@@ -16,9 +16,12 @@ final class TestMachine {
 
     init(
         harts count: Int = 1, image: [UInt8], ramSize: Int = 64 << 20,
-        configuration: HartConfiguration = HartConfiguration(), extend: (PhysicalAddressSpace) -> Void = { _ in }
+        configuration: HartConfiguration = HartConfiguration(), translation: HartConfiguration.Translation? = nil,
+        extend: (PhysicalAddressSpace) -> Void = { _ in }
     ) {
         self.ramSize = ramSize
+        var configuration = configuration
+        if let translation { configuration.translation = translation }
         ram = mmap(nil, ramSize, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0)!
         wires = (0..<count).map { _ in HartWires() }
         ram.copyMemory(from: image, byteCount: image.count)
@@ -27,7 +30,7 @@ final class TestMachine {
         space.addDevice(base: 0x10_0000, size: 0x1000, device: Finisher(wires.map(\.signals)))
         space.addDevice(base: 0x200_0000, size: 0x10000, device: SmallCLINT(wires.map(\.signals), time))
         extend(space)
-        harts = wires.enumerated().map { index, wires in
+        harts = wires.enumerated().map { [configuration] index, wires in
             Hart(
                 id: UInt64(index), configuration: configuration, addressSpace: space, timeSource: time,
                 resetVector: Self.ramBase, wires: wires)

@@ -20,13 +20,15 @@ public enum WireKind: String, CaseIterable, Sendable {
     case console
     /// QMP.
     case control
+    /// The GDB remote protocol, for a person's debugger.
+    case gdb
 
     /// Whether message boundaries are the socket's (SOCK_SEQPACKET) instead of a byte stream's (SOCK_STREAM).
     public var isSequencedPacket: Bool { self == .sideband }
 
-    /// Whether links of this wire are written in a topology; consoles and control sockets are made for every
+    /// Whether links of this wire are written in a topology; consoles, control and debugger sockets are made for every
     /// component that serves one.
-    public var isLinked: Bool { self != .console && self != .control }
+    public var isLinked: Bool { self != .console && self != .control && self != .gdb }
 }
 
 /// Who makes the connection.
@@ -134,6 +136,7 @@ public enum ComponentCatalog {
         ] + (0..<8).map { PortDescription("rp\($0)", .pcie, .uses) } + [
             PortDescription("serial", .serial, .uses),
             PortDescription("console", .console, .serves),
+            PortDescription("gdb", .gdb, .serves),
             control,
         ],
         settings: [

@@ -31,6 +31,7 @@ extension Machine {
     public func releaseReset() {
         control.withLock { control in
             guard control.state == .held else { return }
+            tellDebuggerOfReset(&control)
             startHarts(&control)
         }
     }
@@ -44,6 +45,7 @@ extension Machine {
     private func reset(_ control: inout Control) {
         stopHarts(&control)
         guard resetOrPowerOff(&control) else { return }
+        tellDebuggerOfReset(&control)
         switch control.state {
         case .running, .poweredOff: startHarts(&control)
         case .held, .paused: break
@@ -60,16 +62,18 @@ extension Machine {
         return true
     }
 
-    /// Stops the harts where they are. Only a running machine changes.
+    /// Stops the harts where they are, and tells a debugger. Only a running machine changes.
     public func pause() {
         control.withLock { control in
             guard control.state == .running else { return }
             stopHarts(&control)
             control.state = .paused
+            control.debugging?.resumesAfterwards = false
+            control.debugging?.mailbox.leave(.interrupted)
         }
     }
 
-    /// Lets paused harts go on.
+    /// Lets paused harts go on, unless a debugger holds them.
     public func resume() {
         control.withLock { control in
             guard control.state == .paused else { return }
@@ -106,10 +110,12 @@ extension Machine {
             case .powerOff:
                 stopHarts(&control)
                 control.state = .poweredOff
+                control.debugging?.mailbox.leave(.ended(status: 0))
                 return .powerOff
             case .fail(let code):
                 stopHarts(&control)
                 control.state = .poweredOff
+                control.debugging?.mailbox.leave(.ended(status: 1))
                 return .failed(code: code)
             }
         }
@@ -118,12 +124,22 @@ extension Machine {
 
     // MARK: threads
 
-    private func startHarts(_ control: inout Control) {
+    func startHarts(_ control: inout Control) {
+        if let debugging = control.debugging {
+            control.state = .paused
+            guard !debugging.isHolding, debugging.mailbox.isEmpty else { return }
+        }
         for hart in harts { hart.signals.clearStop() }
         control.threads = harts.map { hart in
-            WorkerThread("hart\(hart.id)") { [direct, weak self] in
-                guard let direct else { return Machine.run(hart) }
-                direct.run(hart) { self?.end($0) }
+            WorkerThread("hart\(hart.id)") { [direct, harts, debugging = control.debugging, weak self] in
+                if let debugging {
+                    hart.run(
+                        debugging, among: harts, between: direct.map { direct in { direct.look { self?.end($0) } } })
+                } else if let direct {
+                    direct.run(hart) { self?.end($0) }
+                } else {
+                    Machine.run(hart)
+                }
             }
         }
         control.state = .running

@@ -50,6 +50,11 @@ final class DirectRun: Sendable {
 
     func reset() { interface?.reset() }
 
+    /// Looks at `tohost` once, for a hart that runs under a debugger; the limit does not count there.
+    func look(end: (MachineEvent) -> Void) {
+        if case .ended(let result)? = interface?.poll() { end(.exited(result: result)) }
+    }
+
     /// A hart's thread, until it is asked to stop. `end` is called when the program ended or used up its limit.
     func run(_ hart: Hart, end: (MachineEvent) -> Void) {
         var busy = 0
@@ -88,6 +93,9 @@ extension Machine {
                 else { return false }
                 stopHarts(&control)
                 control.state = .poweredOff
+                if case .exited(let result) = event {
+                    control.debugging?.mailbox.leave(.ended(status: UInt8(clamping: result)))
+                }
                 return true
             }
             if isCurrent { report(event) }

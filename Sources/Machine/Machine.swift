@@ -61,6 +61,7 @@ public final class Machine: Sendable {
     struct Control {
         var state = RunState.held
         var threads: [WorkerThread] = []
+        var debugging: Debugging?
     }
     let control = Mutex(Control())
     /// Counts resets, so that what a guest asked for before one is not done after it.

@@ -33,7 +33,7 @@ import Synchronization
     public let supervisorInterruptFile: InterruptFile
 
     /// Made in init, freed in deinit; only the owning thread looks inside.
-    private let state: UnsafeMutablePointer<HartState>
+    let state: UnsafeMutablePointer<HartState>
     private let time: TimeSource
     private let published = Atomic<UInt64>(0)
     private var resetVector: UInt64

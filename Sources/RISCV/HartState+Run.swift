@@ -34,7 +34,10 @@ extension HartState {
                 if unsafe state.pointee.mip & state.pointee.mie == 0 { return .waitForInterrupt }
                 unsafe state.pointee.isWaiting = false
             }
-            if let number = unsafe state.pointee.interruptToTake { unsafe state.pointee.takeInterrupt(number) }
+            if unsafe !state.pointee.masksInterrupts, let number = unsafe state.pointee.interruptToTake {
+                unsafe state.pointee.takeInterrupt(number)
+                left -= 1
+            }
             if left <= 0 { return .budget }
             // At least one: a trap at the first instruction of a handler retires nothing and must still end.
             let used = unsafe max(execute(state, min(left, untilLook)), 1)

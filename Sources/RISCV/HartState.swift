@@ -72,6 +72,8 @@ import CSystem
     var stopsAtEBREAK = false
     /// An EBREAK was met that way and not reported yet.
     var isHalted = false
+    /// No interrupt is taken, whatever is pending: for single steps.
+    var masksInterrupts = false
 
     // MARK: counters
     /// Instructions retired since reset, up to the last time control left the interpreter.

@@ -66,6 +66,12 @@ struct HostCPU: ComponentCommand {
             valueName: "file"))
     var firmware: String?
 
+    @Option(
+        help: ArgumentHelp(
+            "Serve the GDB remote protocol on a Unix socket at this path, or on tcp:PORT of 127.0.0.1 (0: a free one).",
+            valueName: "path|tcp:port"))
+    var gdb: GDBAddress?
+
     @Option(help: ArgumentHelp("Write the devicetree of such a machine to a file, and end.", valueName: "file"))
     var dumpDevicetree: String?
 
@@ -135,18 +141,26 @@ struct HostCPU: ComponentCommand {
         if let console { try serial.serve(console) }
         if let socket = try runtime.connection("serial") { try serial.join(socket, name: "serial") }
 
-        HostCommands(machine: machine, serial: serial, runtime: runtime).register()
+        let status = HostStatus(machine: machine, runtime: runtime)
+        HostCommands(machine: machine, serial: serial, runtime: runtime, status: status).register()
+        let debugServer = GDBServer(
+            machine: machine, loop: runtime.loop, report: { log.info("\($0)") }, onChange: { status.refresh() })
+        if let listener = try runtime.listener("gdb") { try debugServer.serve(listener) }
+        if let listener = try gdb?.listen(log) {
+            try debugServer.serve(listener)
+            runtime.onStop { listener.removePath() }
+        }
         ending.connect(machine, serial)
 
         let sequencer = PowerSequencer(
             machine: machine, loop: runtime.loop, report: { log.warning("\($0)") },
-            onEvent: { announce($0, runtime) })
+            onEvent: { announce($0, runtime, status) })
         // The wires' owners live as long as the process.
-        runtime.onStop { withExtendedLifetime((machine, serial, sequencer)) {} }
+        runtime.onStop { withExtendedLifetime((machine, serial, sequencer)) { debugServer.stop() } }
         try sequencer.start(try runtime.connection("sideband", kind: .seqpacket))
     }
 
-    private func announce(_ event: PowerSequencer.Event, _ runtime: ComponentRuntime) {
+    private func announce(_ event: PowerSequencer.Event, _ runtime: ComponentRuntime, _ status: HostStatus) {
         switch event {
         case .resetAsserted:
             runtime.setStatus("held")
@@ -154,7 +168,10 @@ struct HostCPU: ComponentCommand {
         case .resetReleased:
             runtime.setStatus("running")
             runtime.emit("RESET_RELEASED")
-        case .powerGood: runtime.emit("POWER_GOOD")
+        case .powerGood:
+            runtime.emit("POWER_GOOD")
+            // A debugger that waited for it has the harts before their first instruction.
+            status.refresh()
         }
     }
 

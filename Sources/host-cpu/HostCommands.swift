@@ -10,6 +10,7 @@ struct HostCommands: Sendable {
     let machine: Machine
     let serial: SerialBridge
     let runtime: ComponentRuntime
+    let status: HostStatus
 
     func register() {
         runtime.control.register(QMPCommand("query-cpus") { _ throws(QMPError) in cpus() })
@@ -30,18 +31,19 @@ struct HostCommands: Sendable {
                 try requirePowered()
                 if machine.state == .running {
                     machine.pause()
-                    runtime.setStatus("paused")
-                    runtime.emit("STOP")
+                    status.refresh()
                 }
                 return [:]
             })
         runtime.control.register(
             QMPCommand("cont") { _ throws(QMPError) in
                 try requirePowered()
+                if machine.isHeldByDebugger {
+                    throw QMPError("a debugger holds the harts: continue there, or detach it")
+                }
                 if machine.state == .paused {
                     machine.resume()
-                    runtime.setStatus("running")
-                    runtime.emit("RESUME")
+                    status.refresh()
                 }
                 return [:]
             })

@@ -241,7 +241,7 @@ import Wire
             """
             \(bin)/host-cpu --name host0 --connect spi=\(run)/flash0.spi.sock \
             --connect serial=\(run)/bmc0.serial.sock --listen console=\(run)/host0.console.sock \
-            --listen control=\(run)/host0.control.sock
+            --listen gdb=\(run)/host0.gdb.sock --listen control=\(run)/host0.control.sock
             """,
         ]
         #expect(commands == expected)

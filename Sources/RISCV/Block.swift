@@ -12,6 +12,8 @@
 // for every fresh page does not lose what was decoded. And the address of an instruction that traps is found by
 // walking its predecessors' lengths, so that slots need no address.
 
+import CSystem
+
 /// The head of a decoded block.
 @safe struct Block {
     /// Where the block's last branch goes when taken, once known and in the same page; else `nil`.
@@ -116,7 +118,7 @@
     static let arenaSize = 4 << 20
     /// The most instructions in a block.
     static let maximumCount = 64
-    private static let bucketCount = 8192
+    private static let bucketCount = 32768
     /// A block at its largest: header, slots (one more for `fallThrough`), bytes.
     private static let largestBlock = BlockPointer.headerSize + (maximumCount + 1) * Slot.stride + maximumCount * 4 + 16
 
@@ -207,6 +209,15 @@
         Int(truncatingIfNeeded: (physicalAddress >> 1) ^ (physicalAddress >> 13)) & (bucketCount - 1)
     }
 
+    /// Whether a block that was found without a look-up, but lies in the arena, may run.
+    mutating func isValid(_ block: BlockPointer) -> Bool {
+        // Safety: see BlockPointer; `source` is memory of a region, which stays.
+        if unsafe block.raw.pointee.generation == generation { return true }
+        guard unsafe Self.isCurrent(block, block.raw.pointee.source) else { return false }
+        unsafe block.raw.pointee.generation = generation
+        return true
+    }
+
     /// The block at a physical address, decoded now if need be. `source` are its bytes, `available` how many of them
     /// may be used (to the end of the page, at least 2). `nil`: the first instruction is not complete in there.
     mutating func block(at physicalAddress: UInt64, source: UnsafeRawPointer, available: Int) -> BlockPointer? {
@@ -260,15 +271,8 @@
     }
 
     private static func isCurrent(_ block: BlockPointer, _ source: UnsafeRawPointer) -> Bool {
-        let length = Int(block.length)
-        var offset = 0
         // Safety: `source` has at least the block's length before the end of its page, as when it was decoded.
-        while offset < length {
-            let now = unsafe source.loadUnaligned(fromByteOffset: offset, as: UInt16.self)
-            if unsafe now != block.bytes.loadUnaligned(fromByteOffset: offset, as: UInt16.self) { return false }
-            offset += 2
-        }
-        return true
+        unsafe memcmp(source, block.bytes, Int(block.length)) == 0
     }
 
     /// Decodes at most `available` bytes. The source may change while we look (another hart stores): every byte is

@@ -220,7 +220,13 @@ extension HartState {
         updateContexts()
     }
 
-    /// Forgets what jumps lead to, after FENCE.I or when blocks were forgotten.
+    /// Forgets jumps to blocks that are no more.
+    mutating func forgetBlocks() {
+        fetches.removeAll()
+        forgetJumps()
+    }
+
+    /// Forgets what jumps lead to, after FENCE.I.
     mutating func forgetJumps() {
         contexts.remove { $0.flags & 32 != 0 }
         fetches.clearFilter()

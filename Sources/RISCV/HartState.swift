@@ -164,6 +164,7 @@ import CSystem
         machineFile.reset()
         supervisorFile.reset()
         blocks.removeAll()
+        fetches.removeAll()
         forgetTranslations()
         refreshInterrupts()
     }

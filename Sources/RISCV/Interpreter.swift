@@ -387,10 +387,17 @@ extension HartState {
     private mutating func findBlock(_ pc: UInt64, _ page: FetchCache.Page) -> BlockPointer? {
         let offset = Int(pc & 0xFFF)
         let epoch = blocks.epoch
+        // After FENCE.I the jump cache mostly still knows the block.
+        if let block = fetches.staleJump(pc), block.physicalAddress == page.physicalPage | pc & 0xFFF,
+            blocks.isValid(block)
+        {
+            fetches.insert(pc, fetchContext, block, code: blocks.codeAddress(of: block))
+            return block
+        }
         // Safety: the page's 4096 bytes are memory of a region; offset + available is its end.
         let block = unsafe blocks.block(
             at: page.physicalPage | pc & 0xFFF, source: page.host + offset, available: 4096 - offset)
-        if epoch != blocks.epoch { forgetJumps() }
+        if epoch != blocks.epoch { forgetBlocks() }
         // A 4-byte instruction across the end of the page.
         guard let block else { return fetchOne(pc) }
         fetches.insert(pc, fetchContext, block, code: blocks.codeAddress(of: block))

@@ -134,6 +134,13 @@ import CSystem
         return unsafe entry.pointee.pc == pc && entry.pointee.context == UInt64(context) ? entry.pointee.block : nil
     }
 
+    /// The block that `pc` led to in some context, which may not be right any more.
+    func staleJump(_ pc: UInt64) -> BlockPointer? {
+        // Safety: as above.
+        let entry = unsafe jumps + Int(truncatingIfNeeded: pc >> 1 & UInt64(Self.jumpCount - 1))
+        return unsafe entry.pointee.pc == pc && entry.pointee.context != 0 ? entry.pointee.block : nil
+    }
+
     /// `code`: see `Jump`.
     func insert(_ pc: UInt64, _ context: UInt32, _ block: BlockPointer, code: UInt64) {
         // Safety: as above.

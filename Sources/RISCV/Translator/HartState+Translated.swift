@@ -35,7 +35,7 @@ extension HartState {
                 guard block != blocks.scratch && blocks.isHot(block, heat) else { return false }
                 if !blocks.translate(block) {
                     // No room: everything was forgotten, but this block may still be interpreted.
-                    forgetJumps()
+                    forgetBlocks()
                     return false
                 }
             }

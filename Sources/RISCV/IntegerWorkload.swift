@@ -24,7 +24,7 @@ public enum IntegerWorkload {
 
     /// Runs `rounds` rounds (some 100 000 instructions each) on the calling thread. `nil`: the program did not end
     /// where it should, which is a fault of the hart.
-    public static func run(rounds: UInt64) -> Measurement? {
+    public static func run(rounds: UInt64, translation: HartConfiguration.Translation = .hot) -> Measurement? {
         let size = 64 * 4096
         let base: UInt64 = 0x8000_0000
         // Safety: page-aligned memory of `size` bytes that outlives the hart, which is gone at the end of this scope.
@@ -38,7 +38,8 @@ public enum IntegerWorkload {
         let space = PhysicalAddressSpace()
         unsafe space.addMemory(base: base, size: UInt64(size), host: ram)
         let hart = Hart(
-            id: 0, configuration: HartConfiguration(), addressSpace: space, timeSource: TimeSource(), resetVector: base)
+            id: 0, configuration: HartConfiguration(translation: translation), addressSpace: space,
+            timeSource: TimeSource(), resetVector: base)
         hart.setX(10, rounds)
         let (start, processorStart) = (cs_monotonic(), cs_thread_time())
         var reason = Hart.ExitReason.budget

@@ -15,13 +15,20 @@ import QMP
     @Flag(help: "Print a JSON list of rows instead of the table.")
     var json = false
 
-    @Option(help: "Run only the groups whose name begins with this: boot, memory, death, vfio-user, riscv.")
+    @Option(help: "Run only the groups whose name begins with this: boot, memory, death, riscv, linux, vfio-user.")
     var only: String?
 
     @Option(help: .hidden)
     var vfioUserPeer: String?
 
+    @Option(help: .hidden)
+    var integerPeer: UInt64?
+
+    @Flag(help: .hidden)
+    var interpreted = false
+
     func run() throws {
+        if let integerPeer { return try HartBench.runOnly(integerPeer, interpreted: interpreted) }
         if let vfioUserPeer { return try VFIOUserBench.serve(vfioUserPeer) }
         var rows: [BenchRow] = []
         if !json { print(BenchRow.heading) }
@@ -45,6 +52,7 @@ import QMP
         Group(name: "memory", measure: BoardBench.memory),
         Group(name: "death", measure: BoardBench.death),
         Group(name: "riscv", measure: HartBench.integer),
+        Group(name: "linux", measure: LinuxBench.measure),
         Group(name: "vfio-user", measure: VFIOUserBench.measure),
     ]
 }

@@ -133,7 +133,7 @@ enum BoardBench {
     }
 
     /// A file of /proc, which has no size to be read by.
-    private static func wholeText(_ path: String) throws -> String {
+    static func wholeText(_ path: String) throws -> String {
         let descriptor = try Descriptor.open(path, flags: 0)
         var bytes: [UInt8] = []
         while let some = try descriptor.readSome(limit: 65_536, subject: path), !some.isEmpty { bytes += some }

@@ -6,7 +6,7 @@ import Wire
 /// What a machine runs instead of its flash.
 public struct DirectBoot: Sendable {
     public var image: ELFImage
-    /// Instructions that any one hart may retire.
+    /// Instructions that any one hart may retire, traps counted too: a handler that traps again retires nothing.
     public var instructionLimit: UInt64?
     /// Bytes that the program prints by HTIF, and whether they are for standard error. Called on hart threads.
     public var print: @Sendable (_ bytes: [UInt8], _ isError: Bool) -> Void
@@ -34,6 +34,8 @@ final class DirectRun: Sendable {
     private static let busyLooks = 64
 
     private let limit: UInt64?
+    /// Instructions and traps of each hart, by its number, while it is stopped: a monitor stops harts to look at them.
+    private let used = Mutex<[UInt64: UInt64]>([:])
     private let interface: HostTargetInterface?
 
     init(_ boot: DirectBoot, memory: SharedMemory, space: AddressRange) throws(ELFError) {
@@ -48,7 +50,10 @@ final class DirectRun: Sendable {
         }
     }
 
-    func reset() { interface?.reset() }
+    func reset() {
+        interface?.reset()
+        used.withLock { $0 = [:] }
+    }
 
     /// Looks at `tohost` once, for a hart that runs under a debugger; the limit does not count there.
     func look(end: (MachineEvent) -> Void) {
@@ -58,14 +63,19 @@ final class DirectRun: Sendable {
     /// A hart's thread, until it is asked to stop. `end` is called when the program ended or used up its limit.
     func run(_ hart: Hart, end: (MachineEvent) -> Void) {
         var busy = 0
+        /// Instructions and traps so far.
+        var used = self.used.withLock { $0[hart.id] ?? 0 }
+        defer { self.used.withLock { [used] in $0[hart.id] = used } }
         while true {
             var budget = busy > 0 ? Self.busySlice : Self.slice
             if let limit {
-                let retired = hart.retiredInstructions
-                guard retired < limit else { return end(.instructionLimit(hart: hart.id, pc: hart.pc)) }
-                budget = min(budget, Int(clamping: limit - retired))
+                guard used < limit else { return end(.instructionLimit(hart: hart.id, pc: hart.pc)) }
+                budget = min(budget, Int(clamping: limit - used))
             }
+            let retired = hart.retiredInstructions
             let reason = hart.run(budget: budget)
+            // A run that was cut short tells only what it retired.
+            used &+= reason == .budget ? UInt64(budget) : hart.retiredInstructions &- retired
             switch interface?.poll() {
             case .ended(let result): end(.exited(result: result))
             case .served: busy = Self.busyLooks

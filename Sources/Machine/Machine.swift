@@ -143,7 +143,8 @@ public final class Machine: Sendable {
         bridge.map(into: space, memorySize: configuration.memorySize)
 
         // The map is complete: now the harts.
-        let hartConfiguration = HartConfiguration(interrupts: configuration.interrupts)
+        let hartConfiguration = HartConfiguration(
+            interrupts: configuration.interrupts, translation: configuration.translation)
         harts = wires.enumerated().map { index, wires in
             Hart(
                 id: UInt64(index), configuration: hartConfiguration, addressSpace: space, timeSource: time,

@@ -11,6 +11,8 @@ public struct MachineConfiguration: Sendable {
     public var bootArguments: String?
     /// Files that are in RAM when the harts start.
     public var images: BootImages
+    /// Which code is translated to code of the host.
+    public var translation: HartConfiguration.Translation
 
     /// 64 MiB holds OpenSBI and the board's firmware; beyond 64 GiB nobody tests.
     public static let memorySizes: ClosedRange<UInt64> = 64 << 20...64 << 30
@@ -20,13 +22,14 @@ public struct MachineConfiguration: Sendable {
     public init(
         memorySize: UInt64 = 512 << 20, hartCount: Int = 1,
         interrupts: HartConfiguration.InterruptArchitecture = .aia, bootArguments: String? = nil,
-        images: BootImages = BootImages()
+        images: BootImages = BootImages(), translation: HartConfiguration.Translation = .hot
     ) {
         self.memorySize = memorySize
         self.hartCount = hartCount
         self.interrupts = interrupts
         self.bootArguments = bootArguments
         self.images = images
+        self.translation = translation
     }
 
     /// Where RAM is.

@@ -1,7 +1,8 @@
 // Control and status registers: one function that reads, one that modifies.
 //
 // Spec: RISC-V Privileged 20240411 chapter 2 (numbers and access), chapters 3 and 12 (fields); Unprivileged chapter 6
-// (Zicsr), 7 (Zicntr); Sstc 1.0; Advanced Interrupt Architecture 1.0 chapters 2, 3, 5.
+// (Zicsr), 7 (Zicntr); Sstc 1.0; Debug 1.0 §5.7 (Sdtrig without triggers); Advanced Interrupt Architecture 1.0
+// chapters 2, 3, 5.
 //
 // A modification is "clear these bits, then set those" for all three instructions: CSRRW clears everything. So an
 // interrupt file can do it atomically, and `mip` can apply it to its software bits and not to what the lines show.
@@ -61,6 +62,9 @@ extension HartState {
         case 0x344: return mip
         case 0x3A0, 0x3A2: return pmp.configurationRegister(number == 0x3A0 ? 0 : 1)
         case 0x3B0...0x3BF: return pmp.addressRegister(Int(number - 0x3B0))
+        // tselect to tdata3: no trigger (its type is 0), as tinfo says.
+        case 0x7A0...0x7A3: return 0
+        case 0x7A4: return 1
         case 0xB00: return cycles
         case 0xB02: return instructionsRetired
         case 0xB03...0xB1F: return 0
@@ -144,6 +148,7 @@ extension HartState {
             let entry = Int(number - 0x3B0)
             pmp.setAddressRegister(entry, merge(pmp.addressRegister(entry)))
             forgetTranslations()
+        case 0x7A0...0x7A4: break
         case 0xB00: setCycles(merge(cycles))
         case 0xB02: setInstructionsRetired(merge(instructionsRetired))
         case 0xB03...0xB1F: break

@@ -16,6 +16,21 @@ enum InterruptOption: String, ExpressibleByArgument, CaseIterable {
     case plic
 }
 
+/// `--translation`
+enum TranslationOption: String, ExpressibleByArgument, CaseIterable {
+    case none
+    case hot
+    case always
+
+    var translation: HartConfiguration.Translation {
+        switch self {
+        case .none: .none
+        case .hot: .hot
+        case .always: .always
+        }
+    }
+}
+
 @main
 struct HostCPU: ComponentCommand {
     static let kind = "host-cpu"
@@ -72,6 +87,9 @@ struct HostCPU: ComponentCommand {
             valueName: "path|tcp:port"))
     var gdb: GDBAddress?
 
+    @Option(help: "Code to translate to the host's: none, hot, or always. Results are the same; to find mistakes.")
+    var translation = TranslationOption.hot
+
     @Option(help: ArgumentHelp("Write the devicetree of such a machine to a file, and end.", valueName: "file"))
     var dumpDevicetree: String?
 
@@ -83,7 +101,7 @@ struct HostCPU: ComponentCommand {
     private var machineConfiguration: MachineConfiguration {
         MachineConfiguration(
             memorySize: memory.bytes, hartCount: harts, interrupts: interrupts == .aia ? .aia : .plic,
-            bootArguments: bootArguments)
+            bootArguments: bootArguments, translation: translation.translation)
     }
 
     /// The configuration with its boot files, open and checked.

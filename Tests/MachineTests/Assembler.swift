@@ -7,7 +7,7 @@ struct Assembler {
 
     struct Label { fileprivate var number: Int }
 
-    private(set) var words: [UInt32] = []
+    var words: [UInt32] = []
     private var labels: [Int?] = []
     private var fixes: [(word: Int, label: Int, encode: (Int32) -> UInt32)] = []
 
@@ -31,13 +31,13 @@ struct Assembler {
         return words.flatMap { word in (0..<4).map { UInt8(truncatingIfNeeded: word >> ($0 * 8)) } }
     }
 
-    private mutating func i(_ opcode: UInt32, _ funct: UInt32, _ rd: Register, _ rs: Register, _ immediate: Int32) {
+    mutating func i(_ opcode: UInt32, _ funct: UInt32, _ rd: Register, _ rs: Register, _ immediate: Int32) {
         precondition(-2048...2047 ~= immediate)
         words.append(
             UInt32(bitPattern: immediate) << 20 | rs.rawValue << 15 | funct << 12 | rd.rawValue << 7 | opcode)
     }
 
-    private mutating func store(_ funct: UInt32, _ value: Register, _ offset: Int32, _ base: Register) {
+    mutating func store(_ funct: UInt32, _ value: Register, _ offset: Int32, _ base: Register) {
         let bits = UInt32(bitPattern: offset)
         words.append(
             (bits >> 5 & 0x7F) << 25 | value.rawValue << 20 | base.rawValue << 15 | funct << 12
@@ -69,6 +69,7 @@ struct Assembler {
     mutating func beq(_ a: Register, _ b: Register, _ label: Label) { branch(0, a, b, label) }
     mutating func bne(_ a: Register, _ b: Register, _ label: Label) { branch(1, a, b, label) }
     mutating func bltu(_ a: Register, _ b: Register, _ label: Label) { branch(6, a, b, label) }
+    mutating func blt(_ a: Register, _ b: Register, _ label: Label) { branch(4, a, b, label) }
     mutating func j(_ label: Label) { beq(.zero, .zero, label) }
     mutating func jr(_ register: Register) { i(0x67, 0, .zero, register, 0) }
     mutating func csrw(_ csr: UInt32, _ register: Register) {
@@ -81,12 +82,25 @@ struct Assembler {
     mutating func amoaddD(_ rd: Register, _ value: Register, _ base: Register) {
         words.append(value.rawValue << 20 | base.rawValue << 15 | 3 << 12 | rd.rawValue << 7 | 0x2F)
     }
+    mutating func lrD(_ rd: Register, _ base: Register) {
+        words.append(0x1000_302F | base.rawValue << 15 | rd.rawValue << 7)
+    }
+    /// Jumps to an address, the return address in ra.
+    mutating func fetch(_ base: Register) { i(0x67, 0, .ra, base, 0) }
+    mutating func mret() { words.append(0x3020_0073) }
+    mutating func csrrsi(_ csr: UInt32, _ bits: UInt32) { words.append(csr << 20 | bits << 15 | 6 << 12 | 0x73) }
     mutating func fence() { words.append(0x0FF0_000F) }
     mutating func fencei() { words.append(0x0000_100F) }
     mutating func wfi() { words.append(0x1050_0073) }
     mutating func ecall() { words.append(0x73) }
 
     mutating func add(_ rd: Register, _ a: Register, _ b: Register) { r(0, rd, a, b) }
+    mutating func xor(_ rd: Register, _ a: Register, _ b: Register) { r(4, rd, a, b) }
+    mutating func or(_ rd: Register, _ a: Register, _ b: Register) { r(6, rd, a, b) }
+    mutating func remu(_ rd: Register, _ a: Register, _ b: Register) {
+        r(7, rd, a, b)
+        words[words.count - 1] |= 1 << 25
+    }
     mutating func and(_ rd: Register, _ a: Register, _ b: Register) { r(7, rd, a, b) }
     mutating func andi(_ rd: Register, _ a: Register, _ immediate: Int32) { i(0x13, 7, rd, a, immediate) }
     mutating func auipc(_ rd: Register) { words.append(rd.rawValue << 7 | 0x17) }

@@ -40,7 +40,8 @@ struct ProgramOptions: ParsableArguments {
     var timeout: Duration?
 
     @Option(
-        help: ArgumentHelp("End a program when a hart retired or trapped so often, with status 124.", valueName: "count"))
+        help: ArgumentHelp(
+            "End a program when a hart retired or trapped so often, with status 124.", valueName: "count"))
     var instructions: UInt64?
 
     /// The status of a run that a limit ended, as timeout(1) has it.

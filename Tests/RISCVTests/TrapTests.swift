@@ -236,6 +236,49 @@ import Testing
         }
     }
 
+    @Test func `trigger registers say that there is no trigger, to machine mode alone`() throws {
+        // tselect stays 0, the type in tdata1 is 0 (none), tinfo lists that type only. The debugger's registers are not
+        // there, nor are triggers for lower modes.
+        let program = try GuestProgram(
+            """
+            body:
+                li a0, -1
+                csrw tselect, a0
+                csrr a1, tselect
+                log a1
+                csrw tdata1, a0
+                csrr a1, tdata1
+                log a1
+                csrw tdata2, a0
+                csrr a1, tdata2
+                log a1
+                csrr a1, tinfo
+                log a1
+                csrr a1, dcsr
+                csrr a1, dpc
+                la t0, 1f
+                csrw mepc, t0
+                li t0, 0x1800
+                csrc mstatus, t0
+                li t0, 0x800
+                csrs mstatus, t0
+                li t0, -1
+                csrw pmpaddr0, t0
+                li t0, 31
+                csrw pmpcfg0, t0
+                la s10, 2f
+                mret
+            1:  csrr a1, tselect
+                ecall
+            2:  la ra, finish
+                ret
+            """)
+        let lines = try #require(TestMachine(image: program.image).run())
+        #expect(lines[0..<4].map { UInt64($0, radix: 16) } == [0, 0, 0, 1])
+        let causes = stride(from: 4, to: lines.count, by: 3).map { lines[$0].last! }
+        #expect(causes == ["2", "2", "2", "9"])
+    }
+
     @Test func `interrupts come in order of priority through vectored handlers`() throws {
         let program = try GuestProgram(
             """

@@ -21,6 +21,78 @@ import Testing
     private static let branches = ["beq", "bne", "blt", "bge", "bltu", "bgeu"]
     private static let loads = [("lb", 1), ("lh", 2), ("lw", 4), ("ld", 8), ("lbu", 1), ("lhu", 2), ("lwu", 4)]
     private static let stores = [("sb", 1), ("sh", 2), ("sw", 4), ("sd", 8)]
+    private static let atomics = ["swap", "add", "xor", "and", "or", "min", "max", "minu", "maxu"]
+
+    /// What ends blocks or reaches memory in other ways: atomics, reservations, calls, far jumps, CSRs, code that is
+    /// rewritten. x31 holds an address for a moment.
+    private func rarity(
+        _ rd: String, _ rs1: String, _ rs2: String, _ label: inout Int, _ random: inout SeededGenerator
+    ) -> String {
+        let width = Bool.random(using: &random) ? "w" : "d"
+        let place = "addi x31, x30, \(Int.random(in: -256...255, using: &random) * 8)\n "
+        label += 1
+        switch Int.random(in: 0..<9, using: &random) {
+        case 0, 1:
+            let order = ["", ".aq", ".rl", ".aqrl"].randomElement(using: &random)!
+            return place + "amo\(Self.atomics.randomElement(using: &random)!).\(width)\(order) \(rd), \(rs2), (x31)"
+        case 2: return place + "lr.\(width) \(rd), (x31)\n sc.\(width) \(rs1), \(rs2), (x31)"
+        case 3:
+            // Fails: the place is another one, or was reserved and stored to already, or holds another value by now.
+            let between = [
+                "addi x31, x31, 8", "sc.\(width) \(rd), \(rs1), (x31)",
+                "ld \(rd), 0(x31)\n not \(rd), \(rd)\n sd \(rd), 0(x31)",
+            ].randomElement(using: &random)!
+            return "addi x31, x30, 16\n lr.\(width) \(rd), (x31)\n \(between)\n sc.\(width) \(rd), \(rs2), (x31)"
+        case 4: return "call leaf\(Int.random(in: 0..<4, using: &random))"
+        case 5:
+            let link = ["x0", "x1", "x5", rd].randomElement(using: &random)!
+            return "la x31, .L\(label)\n jalr \(link), 0(x31)\n.L\(label):"
+        case 6:
+            let csr = ["mscratch", "sscratch"].randomElement(using: &random)!
+            let name = ["csrrw", "csrrs", "csrrc"].randomElement(using: &random)!
+            return "\(name) \(rd), \(csr), \(rs1)\n csrrwi \(rs2), \(csr), \(label % 32)"
+        case 7:
+            // An instruction is replaced before it runs.
+            let kinds = [
+                "addi \(rd), \(rs1), \(label % 2048)", "xor \(rd), \(rs1), \(rs2)", "sub \(rs2), \(rd), \(rs1)",
+            ]
+            let word = kinds.randomElement(using: &random)!
+            // x0 would replace it by an illegal one, whose handler uses x30.
+            let rd = rd == "x0" ? "x7" : rd
+            return """
+                la x31, .L\(label)
+                 lw \(rd), 4(x31)
+                 sw \(rd), 0(x31)
+                 fence.i
+                 j .L\(label)
+                 .option push
+                 .option norvc
+                 .balign 4
+                .L\(label): add \(rd), \(rd), \(rs1)
+                 \(word)
+                 .option pop
+                """
+        default: return "fence\n fence.i\n auipc \(rd), 0\n la \(rs1), _start\n sub \(rd), \(rd), \(rs1)"
+        }
+    }
+
+    /// Functions to call, with blocks of several lengths and a loop.
+    private static let leaves = """
+        leaf0: ret
+        leaf1: addi x8, x8, 1
+         ret
+        leaf2: andi x9, x9, 7
+        1: addi x8, x8, 3
+         addi x9, x9, -1
+         bgtz x9, 1b
+         ret
+        leaf3: beqz x10, 1f
+         xor x11, x11, x10
+         jr ra
+        1: sub x12, x12, x11
+         ret
+
+        """
 
     private func instruction(_ label: inout Int, _ pending: inout [Int], _ random: inout SeededGenerator) -> String {
         let r = Self.registers
@@ -28,7 +100,7 @@ import Testing
         /// Often the same few registers, so that values meet.
         func near() -> String { Bool.random(using: &random) ? register() : r[Int.random(in: 7...14, using: &random)] }
         let (rd, rs1, rs2) = (near(), near(), near())
-        switch Int.random(in: 0..<20, using: &random) {
+        switch Int.random(in: 0..<22, using: &random) {
         case 0..<7: return "\(Self.threeOperands.randomElement(using: &random)!) \(rd), \(rs1), \(rs2)"
         case 7..<10:
             let immediate = Int.random(in: -2048...2047, using: &random)
@@ -57,6 +129,7 @@ import Testing
             label += 1
             pending.append(label)
             return "\(Self.branches.randomElement(using: &random)!) \(rs1), \(rs2), .L\(label)"
+        case 20, 21: return rarity(rd, rs1, rs2, &label, &random)
         case 16, 17:
             let (name, width) = Self.loads.randomElement(using: &random)!
             let place = Int.random(in: -2048...(2047 - width), using: &random)
@@ -89,7 +162,7 @@ import Testing
         for index in 1...26 { text += " log x\(index)\n" }
         text += " log x28\n log x29\n li s5, 0x9E3779B97F4A7C15\n li s4, 0\n la a0, scratch\n li a1, 512\n"
         text += "2: ld a2, 0(a0)\n digest a2\n addi a0, a0, 8\n addi a1, a1, -1\n bnez a1, 2b\n log s4\n"
-        text += " la t5, saved\n ld ra, 0(t5)\n ld sp, 8(t5)\n ret\n .balign 8\nsaved: .zero 24\n"
+        text += " la t5, saved\n ld ra, 0(t5)\n ld sp, 8(t5)\n ret\n \(Self.leaves) .balign 8\nsaved: .zero 24\n"
         return text
     }
 

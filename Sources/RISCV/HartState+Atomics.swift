@@ -20,11 +20,12 @@ extension HartState {
         let operand = x[rs2]
         // Safety (below): `host` points at `width` aligned bytes of a memory region.
         if isLoad {
+            // With rl, stores before it are seen before it reads: a failing compare-and-swap orders as a load does.
+            if word >> 25 & 1 != 0 { cs_fence() }
             let value = unsafe width == 4 ? signExtend(cs_load_acquire32(host)) : cs_load_acquire64(host)
             reservation = UInt(bitPattern: host)
             reservedValue = value
             reservedWidth = width
-            cs_fence()
             x[rd] = value
         } else if word >> 27 == 0x03 {
             let isStored = unsafe storeConditional(host, width, operand)

@@ -199,10 +199,8 @@ public enum ComponentCatalog {
             SettingDescription(
                 "console-size", .powerOfTwo(.kibibytes(4)...(.mebibytes(16))), help: "console kept; 64KiB"),
             SettingDescription(
-                "syslog", .text(maximum: 15), help: "IPv4 address that gets every console line by syslog; nobody"),
-            SettingDescription(
-                "console-size", .byteCount(.kibibytes(4)...(.mebibytes(16)), multiple: .kibibytes(4)),
-                help: "bytes of console kept, a power of two; 64KiB"),
+                "boot-line", .text(maximum: 80),
+                help: "line on the host's console that means that it has booted; 'Baseboard firmware: ready'"),
         ])
 
     private static let adapterCard = ComponentKind(

@@ -42,6 +42,7 @@ public final class Machine: Sendable {
     /// RAM, from `MemoryMap.ramBase`; cards map it by its descriptor.
     public let memory: SharedMemory
     public let uart: UART
+    private let powerKey: PS2Port
     public let harts: [Hart]
     /// Where devices' interrupt wires go: an APLIC or a PLIC.
     public let interruptController: any PlatformInterruptController
@@ -133,6 +134,8 @@ public final class Machine: Sendable {
         }
         uart = UART(line: InterruptLine(interruptController, source: InterruptSource.uart))
         add(uart, at: MemoryMap.uart)
+        powerKey = PS2Port(line: InterruptLine(interruptController, source: InterruptSource.ps2))
+        add(powerKey, at: MemoryMap.ps2)
         add(RTC(line: InterruptLine(interruptController, source: InterruptSource.rtc), loop: loop), at: MemoryMap.rtc)
         let request = GuestRequest()
         add(TestFinisher { command in request.forward(command) }, at: MemoryMap.testFinisher)
@@ -164,6 +167,9 @@ public final class Machine: Sendable {
     }
 
     deinit { control.withLock { stopHarts(&$0) } }
+
+    /// Presses the power button for a moment: the guest decides what to do. Any thread.
+    public func pressPowerButton() { powerKey.pressPower() }
 
     /// Hands a message (MSI) to its interrupt file, or writes it to RAM. Any thread.
     public func deliver(address: UInt64, data: UInt32) {

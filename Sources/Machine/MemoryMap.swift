@@ -31,6 +31,8 @@ public enum MemoryMap {
     public static let machineAPLIC = AddressRange(base: 0xC00_0000, size: 0x8000)
     public static let supervisorAPLIC = AddressRange(base: 0xD00_0000, size: 0x8000)
     public static let uart = AddressRange(base: 0x1000_0000, size: 0x100)
+    /// Not of the `virt` machine, where these addresses are empty: the power button's keyboard.
+    public static let ps2 = AddressRange(base: 0x1001_0000, size: 0x1000)
     public static let flash = AddressRange(base: 0x2000_0000, size: 0x200_0000)
     /// One page a hart.
     public static let machineIMSICBase: UInt64 = 0x2400_0000
@@ -54,6 +56,7 @@ public enum InterruptSource {
     public static let count = 96
     public static let uart = 10
     public static let rtc = 11
+    public static let ps2 = 12
     /// INTA…INTD of device 0; a device's pin p is wired to source 32 + (device + p) mod 4.
     public static let pcieBase = 32
 }

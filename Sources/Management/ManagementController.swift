@@ -23,6 +23,9 @@ public final class ManagementController: Sendable {
         public var hostname = "bmc"
         /// Bytes of console kept, a power of two.
         public var consoleCapacity = ConsoleLog.defaultCapacity
+        /// The line on COM1 that means that the host has booted: the last of the host firmware's table. docs/wiring.md
+        /// "Events".
+        public var bootCompleteLine = "Baseboard firmware: ready"
 
         public init() {}
     }
@@ -35,7 +38,7 @@ public final class ManagementController: Sendable {
         case powerGood
         /// The first byte of the host's COM1 since reset was released.
         case firstOutput
-        /// The last line of the host firmware's table came.
+        /// The line came that means that the host has booted.
         case bootComplete
     }
 
@@ -54,8 +57,6 @@ public final class ManagementController: Sendable {
         public var hasBootCompleted: Bool
     }
 
-    /// The line that ends the host firmware's table. docs/wiring.md "Events".
-    public static let bootCompleteLine = "Baseboard firmware: ready"
     private static let serialLimit = 16 << 10
     /// What a person may type ahead of a host that does not read: more than the 16 bytes of a UART, less than a paste
     /// that went wrong.
@@ -70,7 +71,7 @@ public final class ManagementController: Sendable {
         var batch = FrameBatch()
         var log: ConsoleLog
         var ringPosition: UInt64 = 0
-        var matcher = LineMatcher(ManagementController.bootCompleteLine)
+        var matcher: LineMatcher
         var splitter = LineSplitter()
         var waiting: [[UInt8]] = []
         /// When the collector's MAC address was last asked for.
@@ -107,7 +108,8 @@ public final class ManagementController: Sendable {
             State(
                 stack: ManagementStack(
                     mac: configuration.mac, interface: configuration.interface, collector: configuration.collector),
-                log: ConsoleLog(capacity: configuration.consoleCapacity)))
+                log: ConsoleLog(capacity: configuration.consoleCapacity),
+                matcher: LineMatcher(configuration.bootCompleteLine)))
         port = EthernetPort(named: "eth0", loop: loop, report: report)
         console.withLock {
             $0 = ConsoleServer(

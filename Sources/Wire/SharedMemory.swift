@@ -39,6 +39,14 @@ internal import CSystem
         unsafe UnsafeMutableRawBufferPointer(start: baseAddress, count: count)
     }
 
+    /// Makes the pages of a range present, because all of it is about to be written: half the time of a fault each.
+    public func populate(offset: UInt64, count: UInt64) {
+        guard isWritable, contains(offset: offset, count: count) else { return }
+        let first = offset & ~4095
+        // Safety: the range lies in the mapping, which begins at a page.
+        unsafe cs_populate(baseAddress + Int(first), Int(offset - first + count))
+    }
+
     /// True when `count` bytes at `offset` lie inside.
     public func contains(offset: UInt64, count: UInt64) -> Bool {
         offset <= UInt64(self.count) && count <= UInt64(self.count) - offset

@@ -44,6 +44,9 @@ struct BMC: ComponentCommand {
         help: ArgumentHelp("Bytes of console kept: a power of two from 4KiB to 16MiB.", valueName: "size"))
     var consoleSize = ByteCount.kibibytes(64)
 
+    @Option(help: ArgumentHelp("The line on the host's console that means that it has booted.", valueName: "text"))
+    var bootLine = ManagementController.Configuration().bootCompleteLine
+
     func validate() throws {
         guard !mac.isMulticast, mac != .unspecified else {
             throw ValidationError("--mac \(mac): a port needs a unicast address, e.g. 52:54:00:b0:00:01")
@@ -64,6 +67,7 @@ struct BMC: ComponentCommand {
         configuration.collector = syslog
         configuration.hostname = runtime.name
         configuration.consoleCapacity = Int(consoleSize.bytes)
+        configuration.bootCompleteLine = bootLine
         let controller = ManagementController(
             configuration, loop: runtime.loop, report: { runtime.log.warning("\($0)") },
             emit: { announce($0, runtime) })

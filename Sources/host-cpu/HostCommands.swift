@@ -26,6 +26,14 @@ struct HostCommands: Sendable {
                 runtime.emit("RESET", ["guest": false, "reason": "host-qmp-system-reset"])
                 return [:]
             })
+        // Spec: QEMU qapi/machine.json "system_powerdown", qapi/run-state.json event "POWERDOWN".
+        runtime.control.register(
+            QMPCommand("system_powerdown") { _ throws(QMPError) in
+                try requirePowered()
+                runtime.emit("POWERDOWN")
+                machine.pressPowerButton()
+                return [:]
+            })
         runtime.control.register(
             QMPCommand("stop") { _ throws(QMPError) in
                 try requirePowered()

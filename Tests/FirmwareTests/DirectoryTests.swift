@@ -58,10 +58,10 @@ struct DirectoryTests {
             "a load address that wraps", [(Field.nextStage + Field.load, .max - 15)],
             "directory entry 1: is to be loaded where there is no memory"),
         .init(
-            "a load address over the stack", [(Field.nextStage + Field.load, 0x821F_F000)],
+            "a load address over the stack", [(Field.nextStage + Field.load, 0x8018_F000)],
             "directory entry 1: would be loaded over the first stage's memory or the devicetree"),
         .init(
-            "a load address over the devicetree", [(Field.nextStage + Field.load, 0x8220_0100)],
+            "a load address over the devicetree", [(Field.nextStage + Field.load, 0x8019_0100)],
             "directory entry 1: would be loaded over the first stage's memory or the devicetree"),
         .init(
             "parts over each other", [(Field.nextStage + Field.load, 0x8000_0100)],

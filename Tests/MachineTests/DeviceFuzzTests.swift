@@ -23,6 +23,7 @@ import Testing
             ("PLIC", 0x60_0000, PLIC(harts: signals)),
             ("UART", 0x100, UART(line: InterruptLine(aplic, source: 10))),
             ("RTC", 0x1000, RTC(line: InterruptLine(aplic, source: 11), loop: thread.loop)),
+            ("PS/2 port", 0x1000, PS2Port(line: InterruptLine(aplic, source: 12))),
             ("test finisher", 0x1000, TestFinisher { _ in }),
         ]
         return (thread, list)

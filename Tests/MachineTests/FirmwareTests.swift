@@ -46,6 +46,34 @@ struct `Board firmware` {
         #expect(text.contains("Baseboard firmware: ready"), "\(text)")
     }
 
+    /// In S-mode: prints by the SBI's console, powers off by the test finisher.
+    private static var kernel: [UInt8] {
+        var program = Assembler()
+        for byte in "the machine's own kernel runs\n".utf8 {
+            program.li(.a7, 1)
+            program.li(.a0, UInt64(byte))
+            program.ecall()
+        }
+        return program.bytes + Program.print("", then: 0x5555)
+    }
+
+    @Test(arguments: [1, 3])
+    func `the first stage enters the machine's kernel instead of the flash's next stage`(_ harts: Int) throws {
+        let folder = TemporaryFolder()
+        try Data(Self.kernel).write(to: URL(filePath: folder.file("kernel")))
+        let images = BootImages(kernel: try BootImage(.kernel, path: folder.file("kernel")))
+        let bench = try MachineBench(
+            try Self.image(), MachineConfiguration(memorySize: 128 << 20, hartCount: harts, images: images))
+        bench.run(within: .seconds(60)) { bench.events.all == [.powerOff] }
+        let text = bench.text
+        bench.stop()
+        let report = ", the machine's kernel (\(Self.kernel.count) bytes) at 0x80200000"
+        for line in [report, "OpenSBI v1.", "the machine's own kernel runs"] {
+            #expect(text.contains(line), "missing '\(line)' in:\n\(text)")
+        }
+        #expect(!text.contains("Baseboard host firmware"), "\(text)")
+    }
+
     @Test(arguments: ["aia", "plic"])
     func `a card behind a root port is enumerated, does DMA and interrupts`(_ interrupts: String) throws {
         let folder = TemporaryFolder()

@@ -15,7 +15,7 @@ struct `OpenSBI` {
     private static let release: UInt64 = 0x8100_0000
 
     /// A first stage at the flash's start: hart 0 copies OpenSBI to 0x8000_0000, the payload to 0x8020_0000 and the
-    /// devicetree to 0x8220_0000, the others wait for it; then all enter OpenSBI.
+    /// devicetree to 0x8019_0000, the others wait for it; then all enter OpenSBI.
     private static func firstStage(firmware: Int) -> [UInt8] {
         var program = Assembler()
         let wait = program.label()
@@ -30,14 +30,14 @@ struct `OpenSBI` {
             program.addi(.t1, .t1, 8)
             program.bltu(.t1, .t2, loop)
         }
-        program.li(.s1, 0x8220_0000)
+        program.li(.s1, 0x8019_0000)
         program.li(.s0, release)
         program.bne(.a0, .zero, wait)
         program.li(.t0, MemoryMap.flash.base + 0x2_0000)
         copy(.t0, to: 0x8000_0000, count: firmware)
         program.li(.t0, MemoryMap.flash.base + UInt64(payloadOffset))
         copy(.t0, to: 0x8020_0000, count: 4096)
-        copy(.a1, to: 0x8220_0000, count: 0xC000)
+        copy(.a1, to: 0x8019_0000, count: 0xC000)
         program.fence()
         program.li(.t0, 1)
         program.sw(.t0, 0, .s0)

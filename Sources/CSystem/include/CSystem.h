@@ -167,6 +167,10 @@ static inline int64_t cs_file_size(int fd) {
     struct stat status;
     return fstat(fd, &status) < 0 ? -1 : (int64_t)status.st_size;
 }
+/// Makes the pages of a mapping present and writable in one go; where the kernel cannot (before 5.14), they come one by one.
+static inline void cs_populate(void *address, size_t count) {
+    (void)madvise(address, count, 23 /* MADV_POPULATE_WRITE */);
+}
 static inline bool cs_is_regular_file(int fd) {
     struct stat status;
     return fstat(fd, &status) == 0 && S_ISREG(status.st_mode);

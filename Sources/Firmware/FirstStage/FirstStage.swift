@@ -1,5 +1,6 @@
 // The first instructions of a board: hart 0 checks the flash image's directory, copies OpenSBI, the next stage and
-// the devicetree into RAM and wakes the other harts; Reset.S then enters OpenSBI on each.
+// the devicetree into RAM and wakes the other harts; Reset.S then enters OpenSBI on each. A kernel that the machine has
+// put into RAM (a "multiboot,kernel" module in the devicetree) is entered instead of the flash's next stage.
 //
 // Whoever runs this has verified the image already (docs/wiring.md): the checks here keep a damaged or foreign image
 // from ending in silence, they are not its security.
@@ -12,9 +13,11 @@ enum Map {
     static let directorySize: UInt64 = 0x1000
     /// First byte behind the manifest: what is loaded lies from here on.
     static let payloadOffset: UInt64 = 0x2_0000
-    static let deviceTree: UInt64 = 0x8220_0000
+    /// Up to the next stage: OpenSBI adds to the tree in place.
+    static let deviceTree: UInt64 = 0x8019_0000
+    static let deviceTreeRoom: UInt64 = 0x7_0000
     /// Stack and handoff, up to the devicetree.
-    static let ownMemory: UInt64 = 0x8210_0000
+    static let ownMemory: UInt64 = 0x8018_0000
 }
 
 private struct Loader {
@@ -83,6 +86,30 @@ private struct Loader {
         return MMIO(base: range.base, size: min(range.size, 0x4000))
     }
 
+    /// What lies in RAM from the first stage's memory to the end of the devicetree's room.
+    private static func overlapsOwn(_ base: UInt64, _ size: UInt64) -> Bool {
+        overlap(base, size, Map.ownMemory, Map.deviceTree &- Map.ownMemory &+ Map.deviceTreeRoom)
+    }
+
+    /// The kernel that is in RAM already, if there is one: nothing of it is copied.
+    private func kernel() -> Result<(base: UInt64, size: UInt64)?, Refusal> {
+        guard let node = tree.first(where: { $0.isCompatible("multiboot,kernel") && $0.isEnabled }) else {
+            return .success(nil)
+        }
+        guard let range = node.register(0), range.size != 0, isMemory(range.base, range.size) else {
+            return .failure(Refusal(text: "the devicetree's kernel lies where there is no memory"))
+        }
+        guard !Self.overlapsOwn(range.base, range.size) else {
+            return .failure(
+                Refusal(text: "the devicetree's kernel lies over the first stage's memory or the devicetree"))
+        }
+        return .success((range.base, range.size))
+    }
+
+    private struct Refusal: Error {
+        let text: StaticString
+    }
+
     func load(hart: UInt, handoff: UInt) -> Bool {
         let bytes = Bytes(base: UInt(Map.flash &+ Map.directoryOffset), count: UInt(Map.directorySize))
         let directory: Directory
@@ -103,8 +130,7 @@ private struct Loader {
             guard isMemory(entry.load, entry.size) else {
                 return refuse("is to be loaded where there is no memory", entry: index)
             }
-            let reserved = Map.deviceTree &- Map.ownMemory &+ UInt64(tree.blob.count)
-            guard !Self.overlap(entry.load, entry.size, Map.ownMemory, reserved) else {
+            guard !Self.overlapsOwn(entry.load, entry.size) else {
                 return refuse("would be loaded over the first stage's memory or the devicetree", entry: index)
             }
             switch entry.kind {
@@ -120,37 +146,54 @@ private struct Loader {
             index &+= 1
         }
         guard let opensbi else { return refuse("the directory has no OpenSBI") }
-        guard let next else { return refuse("the directory has no next stage") }
-        guard !Self.overlap(opensbi.load, opensbi.size, next.load, next.size) else {
+        let kernel: (base: UInt64, size: UInt64)?
+        switch self.kernel() {
+        case .success(let value): kernel = value
+        case .failure(let refusal): return refuse(refusal.text)
+        }
+        let entered: (base: UInt64, size: UInt64)
+        if let kernel {
+            entered = kernel
+        } else if let next {
+            entered = (next.load, next.size)
+        } else {
+            return refuse("the directory has no next stage")
+        }
+        guard !Self.overlap(opensbi.load, opensbi.size, entered.base, entered.size) else {
             return refuse("OpenSBI and the next stage would be loaded over each other")
         }
-        guard isMemory(Map.deviceTree, UInt64(tree.blob.count)) else {
-            return refuse("there is no memory for the devicetree at 0x82200000")
+        guard isMemory(Map.deviceTree, Map.deviceTreeRoom) else {
+            return refuse("there is no memory for the devicetree at 0x80190000")
+        }
+        guard UInt64(tree.blob.count) <= Map.deviceTreeRoom else {
+            return refuse("the devicetree is larger than its room at 0x80190000")
         }
 
         copy(from: Map.flash &+ opensbi.offset, to: opensbi.load, opensbi.size)
-        copy(from: Map.flash &+ next.offset, to: next.load, next.size)
+        if kernel == nil, let next { copy(from: Map.flash &+ next.offset, to: next.load, next.size) }
         copy(from: UInt64(tree.blob.base), to: Map.deviceTree, UInt64(tree.blob.count))
-        report(opensbi, next)
+        report(opensbi, kernel == nil ? ", next stage (" : ", the machine's kernel (", entered)
 
         let interrupts = softwareInterrupts()
         Handoff(at: handoff)?.write(
             opensbi: opensbi.load, deviceTree: Map.deviceTree, softwareInterrupts: UInt64(interrupts?.base ?? 0),
-            nextStage: next.load, bootHart: UInt64(hart))
+            nextStage: entered.base, bootHart: UInt64(hart))
         memoryBarrier()
         wakeOthers(than: hart, interrupts)
         return true
     }
 
-    private func report(_ opensbi: Directory.Entry, _ next: Directory.Entry) {
+    private func report(
+        _ opensbi: Directory.Entry, _ next: StaticString, _ entered: (base: UInt64, size: UInt64)
+    ) {
         console.text("Baseboard first stage: OpenSBI (")
         console.decimal(opensbi.size)
         console.text(" bytes) at ")
         console.address(opensbi.load)
-        console.text(", next stage (")
-        console.decimal(next.size)
+        console.text(next)
+        console.decimal(entered.size)
         console.text(" bytes) at ")
-        console.address(next.load)
+        console.address(entered.base)
         console.line()
     }
 

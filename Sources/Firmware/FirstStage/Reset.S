@@ -4,7 +4,7 @@
 # Hart 0 loads what follows; the others sleep until its software interrupt. That interrupt, unlike a flag in RAM, is
 # gone after every reset, so a warm restart cannot run a half-loaded OpenSBI. Nothing here is written in flash.
 
-#define HANDOFF           0x821FF000    /* in Map.ownMemory of FirstStage.swift; the stack grows down from here */
+#define HANDOFF           0x8018F000    /* in Map.ownMemory of FirstStage.swift; the stack grows down from here */
 #define STACK_TOP         HANDOFF
 #define HANDOFF_OPENSBI   0             /* struct Handoff of Handoff.swift */
 #define HANDOFF_TREE      8

@@ -45,6 +45,7 @@ public final class BootImage: Sendable {
     /// Reads the whole file to offset `offset` of RAM, where there is room for it.
     func load(into memory: SharedMemory, at offset: UInt64) throws(BootImageError) {
         precondition(memory.mapping.contains(offset: offset, count: size), "checked by BootLayout")
+        memory.mapping.populate(offset: offset, count: size)
         let count: Int
         do throws(WireError) {
             // Safety: the range lies in the mapping, as just checked; no hart runs.

@@ -153,6 +153,12 @@ struct MachineDevicetree {
             node.set("interrupt-parent", Phandle.platform)
             node.set("interrupts", cells: interrupt(InterruptSource.uart))
         }
+        soc.add("ps2@10010000") { node in
+            node.set("compatible", "altr,ps2-1.0")
+            node.set("reg", MemoryMap.ps2)
+            node.set("interrupt-parent", Phandle.platform)
+            node.set("interrupts", cells: interrupt(InterruptSource.ps2))
+        }
         soc.add("pci@30000000", pcie)
     }
 

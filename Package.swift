@@ -124,6 +124,7 @@ let package = Package(
         tests("Management", ["Management", "Ethernet", "QMP", "Sideband", "Wire"]),
         tests("Component", ["Component", "QMP", "Wire"]),
         tests("Topology", ["Topology"]),
+        tests("Linux", ["QMP", "Wire"]),
         tests("Firmware", ["Crypto", "Trust"]),
         tests("Board", ["Component", "Launcher", "QMP", "Topology", "Wire"]),
     ]

@@ -55,7 +55,8 @@ import Synchronization
         unsafe state.initialize(
             to: HartState(
                 id: id, configuration: configuration, regions: addressSpace.snapshot(), signals: signals,
-                machineFile: machineInterruptFile, supervisorFile: supervisorInterruptFile, time: timeSource))
+                machineFile: machineInterruptFile, supervisorFile: supervisorInterruptFile, time: timeSource,
+                reservations: addressSpace.reservations))
         #if arch(x86_64)
             unsafe HartState.prepareTranslated(state)
         #endif

@@ -1,9 +1,10 @@
 // A: load-reserved, store-conditional and atomic memory operations, by the host's own atomics on guest memory.
 //
 // Spec: RISC-V Unprivileged 20240411 chapter 13. All orderings are done as the strongest one.
-// Deviates: a store-conditional succeeds when memory holds the value that was reserved, so another hart's store of the
-// very same value in between goes unnoticed. That is weaker than a cache-line reservation and harmless to the
-// lock-free code that compilers and kernels generate, which depends on values.
+// A store-conditional fails when another hart wrote the reserved line by an atomic instruction (see ReservationTable) or
+// when memory holds another value than was reserved.
+// Deviates: plain stores of another hart that leave the reserved value in place go unnoticed. Lock-free code that relies
+// on more than values changes the reserved word by LR/SC and AMOs only.
 import CSystem
 
 extension HartState {
@@ -22,6 +23,7 @@ extension HartState {
         if isLoad {
             // With rl, stores before it are seen before it reads: a failing compare-and-swap orders as a load does.
             if word >> 25 & 1 != 0 { cs_fence() }
+            if reservations.isShared { reservedState = unsafe reservations.line(host).state }
             let value = unsafe width == 4 ? signExtend(cs_load_acquire32(host)) : cs_load_acquire64(host)
             reservation = UInt(bitPattern: host)
             reservedValue = value
@@ -30,10 +32,15 @@ extension HartState {
         } else if word >> 27 == 0x03 {
             let isStored = unsafe storeConditional(host, width, operand)
             x[rd] = isStored ? 0 : 1
-        } else if width == 4 {
-            x[rd] = unsafe signExtend(Self.operate32(word >> 27, host, UInt32(truncatingIfNeeded: operand)))
         } else {
-            x[rd] = unsafe Self.operate64(word >> 27, host, operand)
+            let line = unsafe reservations.isShared ? reservations.line(host) : nil
+            line?.beginWrite()
+            if width == 4 {
+                x[rd] = unsafe signExtend(Self.operate32(word >> 27, host, UInt32(truncatingIfNeeded: operand)))
+            } else {
+                x[rd] = unsafe Self.operate64(word >> 27, host, operand)
+            }
+            line?.endWrite()
         }
         return true
     }
@@ -57,6 +64,9 @@ extension HartState {
         let isReserved = UInt(bitPattern: host) == reservation && width == reservedWidth
         reservation = 0
         guard isReserved else { return false }
+        let line = unsafe reservations.isShared ? reservations.line(host) : nil
+        if let line, !line.beginExclusive(reservedState) { return false }
+        defer { line?.endExclusive() }
         // Safety: as in executeAtomic.
         if width == 4 {
             var expected = UInt32(truncatingIfNeeded: reservedValue)

@@ -110,6 +110,9 @@ import CSystem
     var reservation: UInt = 0
     var reservedValue: UInt64 = 0
     var reservedWidth: UInt64 = 0
+    /// What the table said of the line.
+    var reservedState: UInt64 = 0
+    let reservations: ReservationTable
 
     // MARK: the trap on its way
     /// Cause and value of the trap that a failing step is about to take.
@@ -118,9 +121,11 @@ import CSystem
 
     init(
         id: UInt64, configuration: HartConfiguration, regions: [PhysicalRegion], signals: HartSignals,
-        machineFile: InterruptFile, supervisorFile: InterruptFile, time: TimeSource
+        machineFile: InterruptFile, supervisorFile: InterruptFile, time: TimeSource, reservations: ReservationTable
     ) {
         self.id = id
+        self.reservations = reservations
+        reservations.join()
         self.regions = regions
         main = MainMemory(regions)
         self.signals = signals

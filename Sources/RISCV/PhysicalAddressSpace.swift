@@ -45,6 +45,8 @@ public final class PhysicalAddressSpace: Sendable {
     public static let pageSize: UInt64 = 4096
 
     private let regions = Mutex<[PhysicalRegion]>([])
+    /// Who reserved what, among the harts on this space.
+    let reservations = ReservationTable()
 
     public init() {}
 

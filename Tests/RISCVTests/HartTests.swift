@@ -344,4 +344,39 @@ import Testing
         #expect(machine.load(counters + 192) == total)
         #expect(machine.load(counters + 320) == 0)
     }
+
+    @Test func `of two harts that store and then load-reserve with release, one sees the other's store`() {
+        let machine = TestMachine(harts: 2, image: [], translation: .always)
+        // Rounds: tell the round, wait for the other (a4, a5), store it (a0), lr.d.aqrl the other's (a1), note it (a6).
+        machine.store(
+            code: [
+                0x0016_8693, 0x00D7_3023, 0x0007_B283, 0xFED2_EEE3, 0x00D5_3023, 0x1605_B32F, 0x0068_3023, 0x0088_0813,
+                0xFEC6_90E3, Self.jumpToSelf,
+            ], at: Self.base)
+        let rounds: UInt64 = 100_000
+        let (words, notes) = (Self.base + 0x1000, [Self.base + 0x10_0000, Self.base + 0x20_0000])
+        for (index, hart) in machine.harts.enumerated() {
+            let (mine, other) = (UInt64(index * 128), UInt64(128 - index * 128))
+            let registers = [
+                10: words + mine, 11: words + other, 12: rounds, 14: words + 256 + mine, 15: words + 256 + other,
+            ]
+            for (number, value) in registers { hart.setX(number, value) }
+            hart.setX(16, notes[index])
+        }
+        let second = Thread { [hart = machine.harts[1]] in while hart.run(budget: 1_000_000) != .stopRequested {} }
+        second.start()
+        // On a busy machine the rounds are few.
+        let deadline = ContinuousClock.now + .seconds(2)
+        while machine.harts[0].x(13) != rounds && ContinuousClock.now < deadline {
+            _ = machine.harts[0].run(budget: 100_000)
+        }
+        machine.wires[1].signals.requestStop()
+        #expect(eventually { second.isFinished })
+        let done = min(machine.harts[0].x(13), machine.harts[1].x(13)) &- 1
+        #expect(done > 10 && done < rounds)
+        let broken = (0..<done).filter { round in
+            machine.load(notes[0] + round * 8) <= round && machine.load(notes[1] + round * 8) <= round
+        }
+        #expect(broken.isEmpty, "\(broken.count) of \(done) rounds")
+    }
 }

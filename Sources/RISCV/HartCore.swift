@@ -23,7 +23,7 @@
         /// The HartState that `slotHelper` works on.
         case state = 552
         case slotHelper = 560
-        /// A `HostExit.Kind`, the block that was left (its offset in the arena), and the slot in it.
+        /// A `HostExit`, the block that was left (its offset in the arena), and the slot in it.
         case exitKind = 568
         case exitBlock = 576
         case exitIndex = 584

@@ -15,7 +15,7 @@ import Testing
     func `translated code does what the interpreter does`(_ isTimed: Bool) {
         var random = SeededGenerator.fresh()
         var retired: UInt64 = 0
-        for round in 0..<Self.rounds(6) {
+        for round in 0..<Self.rounds(15) {
             let seed = round == 0 ? random.seed : random.next()
             let scenario = DifferentialScenario(seed: seed, isTimed: isTimed)
             if let difference = scenario.run() {
@@ -121,9 +121,10 @@ private final class DifferentialScenario {
         }
         for number in 1..<32 { hart.setX(number, random.interesting()) }
         for number in 0..<32 { hart.setF(number, random.interesting()) }
-        for number in [3, 9, 12, 20] {
+        for number in RandomCode.pointers {
             hart.setX(
-                number, RandomCode.base + RandomCode.dataStart + UInt64.random(in: 2..<60, using: &random.random) * 4096
+                Int(number),
+                RandomCode.base + RandomCode.dataStart + UInt64.random(in: 2..<60, using: &random.random) * 4096
             )
         }
         for number in [1, 5] { hart.setX(number, entry(&random)) }
@@ -134,7 +135,8 @@ private final class DifferentialScenario {
             random.chance(2) ? 3 : space == 0 ? 0 : space == 1 ? 1 : UInt64.random(in: 0...1, using: &random.random)
         let view = mode == 3 ? 0 : RandomCode.views.randomElement(using: &random.random)! &- RandomCode.base
         var wanted: [(UInt32, UInt64)] = [
-            (0x305, RandomCode.base), (0x105, RandomCode.base + RandomCode.supervisorHandler), (0x340, entry(&random)),
+            (0x305, RandomCode.base), (0x105, RandomCode.base + RandomCode.supervisorHandlerStart),
+            (0x340, entry(&random)),
             (0x140, entry(&random)), (0x300, 0x6000 | (random.chance(3) ? random.random.next() & 0x7E_19AA : 0)),
             (0x302, random.chance(2) ? 0 : random.random.next() & 0xB1FF), (0x303, random.chance(2) ? 0 : 0x222),
             (0x304, random.chance(3) ? 0xAAA : 0), (0x180, random.chance(6) ? 0 : RandomCode.translation(space)),

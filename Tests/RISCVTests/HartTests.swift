@@ -79,6 +79,27 @@ import Testing
         #expect(residentKiB() - before < 96 * 1024)
     }
 
+    @Test func `more translated code than its memory holds is forgotten in time, and runs on`() {
+        // Loads make the longest code: 300 000 of them are some 27 MiB. lw x17, 2047(x16) to load other registers too.
+        let count = 300_000
+        let machine = TestMachine(image: [], ramSize: 4 << 20, translation: .always)
+        let hart = machine.harts[0]
+        machine.store(code: Array(repeating: 0x3FD8_2883, count: count), at: Self.base)
+        // addi a0, a0, 1; auipc t0, 0; lui t1, distance; sub t0, t0, t1; jalr x0, -4(t0)
+        let distance = UInt32(count * 4 + 0xFFF) & ~0xFFF
+        let rest = UInt32(Int(distance) - count * 4 - 4)
+        machine.store(
+            code: [
+                Self.increment(1), 0x0000_0297, 0x0000_0337 | distance, 0x4062_82B3, 0x0002_8067 | rest << 20,
+            ], at: Self.base + UInt64(count) * 4)
+        hart.setX(16, Self.base + 0x20_0003)
+        machine.store(Self.base + 0x20_0400, 0x8000_0001)
+        let budget = 3 * (count + 5)
+        #expect(hart.run(budget: budget) == .budget)
+        #expect(hart.x(10) == 3 && hart.x(17) == 0xFFFF_FFFF_8000_0001 && hart.pc == Self.base)
+        #expect(hart.retiredInstructions == UInt64(budget))
+    }
+
     private func residentKiB() -> Int {
         let status = (try? String(contentsOfFile: "/proc/self/status", encoding: .utf8)) ?? ""
         let line = status.split(separator: "\n").first { $0.hasPrefix("VmRSS:") } ?? ""

@@ -113,7 +113,7 @@ import Testing
             return "\(Self.withWordAmount.randomElement(using: &random)!) \(rd), \(rs1), \(amount)"
         case 12: return "\(Self.unary.randomElement(using: &random)!) \(rd), \(rs1)"
         case 13:
-            // Pairs that the decoder fuses, whole and broken up.
+            // Pairs that compilers generate, whole and broken up.
             let value = Int.random(in: 0..<0x100000, using: &random)
             let low = Int.random(in: -2048...2047, using: &random)
             let second = Bool.random(using: &random) ? rd : rs1

@@ -1,7 +1,7 @@
 // Running translated code: the driver that enters it and acts on how it comes back, and the helper that it calls.
 //
 // What surprised us: the driver must be a static function of a pointer. Code calls the helper, which works on the state,
-// so nobody may hold an access to the state while code runs.
+// so nobody may hold an access to the state, not even to its code memory, while code runs.
 import CSystem
 
 extension HartState {
@@ -68,7 +68,8 @@ extension HartState {
             while true {
                 core[.dataContext] = unsafe state.pointee.dataContext
                 core[.fetchContext] = unsafe UInt64(state.pointee.fetchContext)
-                unsafe state.pointee.blocks.hostCode.enter(core, block.hostCode)
+                let entry = unsafe state.pointee.blocks.hostCode.entry(block.hostCode)
+                entry.run(core)
                 let exit = unsafe HostExit(rawValue: UInt32(truncatingIfNeeded: core[.exitKind])).unsafelyUnwrapped
                 let pc = core[.pc]
                 let remaining = Int(truncatingIfNeeded: core[.remaining])

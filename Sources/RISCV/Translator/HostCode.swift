@@ -28,7 +28,7 @@ import CSystem
         /// Bytes. A translated instruction takes some 30, so this holds what the arena's blocks need; pages of it that
         /// were never needed are never resident.
         static let size = 16 << 20
-        /// Code that is at least this long is aligned to the host's fetch lines.
+        /// Blocks begin at multiples of this, as the host fetches.
         private static let alignment = 16
 
         private let writable: UnsafeMutableRawPointer?
@@ -100,11 +100,22 @@ import CSystem
                 of: target &- (site &+ 4), toByteOffset: Int(site), as: UInt32.self)
         }
 
-        /// Runs the code at `offset` until it exits.
-        @inline(__always) func enter(_ core: HartCore, _ offset: UInt32) {
-            // Safety: the code obeys the calling convention, touches the core, and calls only `slotHelper`.
-            unsafe cs_call_code(
-                executable.unsafelyUnwrapped + enterOffset, core.base, executable.unsafelyUnwrapped + Int(offset))
+        /// What runs the code at an offset until it exits; as a value of its own, because the hart's state is the code's
+        /// meanwhile.
+        @safe struct Entry {
+            fileprivate let enter: UnsafeRawPointer
+            fileprivate let code: UnsafeRawPointer
+
+            @inline(__always) func run(_ core: HartCore) {
+                // Safety: the code obeys the calling convention, touches the core, and calls only `slotHelper`.
+                unsafe cs_call_code(enter, core.base, code)
+            }
+        }
+
+        @inline(__always) func entry(_ offset: UInt32) -> Entry {
+            // Safety: offsets lie in the code memory, which is available where there is code.
+            unsafe Entry(
+                enter: executable.unsafelyUnwrapped + enterOffset, code: executable.unsafelyUnwrapped + Int(offset))
         }
     }
 #endif

@@ -101,10 +101,8 @@
 
         /// As `registers` with a two-byte opcode.
         @inline(__always)
-        mutating func registers0F(
-            _ opcode: UInt8, _ reg: UInt8, _ rm: UInt8, wide: Bool = true, byteSource: Bool = false
-        ) {
-            prefix(wide: wide, reg, 0, rm, forced: byteSource)
+        mutating func registers0F(_ opcode: UInt8, _ reg: UInt8, _ rm: UInt8, wide: Bool = true) {
+            prefix(wide: wide, reg, 0, rm)
             byte(0x0F)
             byte(opcode)
             byte(0xC0 | (reg & 7) << 3 | rm & 7)
@@ -188,11 +186,9 @@
         }
 
         /// As `guest` with a two-byte opcode.
-        mutating func guest0F(
-            _ opcode: UInt8, _ reg: UInt8, _ guest: UInt8, wide: Bool = true, byteSource: Bool = false
-        ) {
+        mutating func guest0F(_ opcode: UInt8, _ reg: UInt8, _ guest: UInt8, wide: Bool = true) {
             if let host = HostRegister(holding: guest) {
-                registers0F(opcode, reg, host.number, wide: wide, byteSource: byteSource)
+                registers0F(opcode, reg, host.number, wide: wide)
             } else {
                 prefix(wide: wide, reg, 0, 3)
                 byte(0x0F)

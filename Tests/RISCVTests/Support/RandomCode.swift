@@ -15,8 +15,8 @@ struct RandomCode {
     /// Where page tables show RAM: at its own address, by other pages, by a large page, and in the upper half.
     static let views: [UInt64] = [base, 0x1_4000_0000, 0x1_4020_0000, 0xFFFF_FFFF_C000_0000]
     /// Registers that hold addresses of data; x25 and x26 hold values for satp, x30 and x31 are the handlers'.
-    private static let pointers: [UInt32] = [3, 9, 12, 20]
-    private static let reserved: Set<UInt32> = [3, 9, 12, 20, 25, 26]
+    static let pointers: [UInt32] = [2, 9, 12, 20]
+    private static let reserved: Set<UInt32> = [2, 9, 12, 20, 25, 26]
 
     var random: SeededGenerator
     /// Whether what runs may depend on when blocks are decoded or attention is looked at: stores to code, lines.
@@ -44,7 +44,10 @@ struct RandomCode {
                 image[Int(offset) + index] = UInt8(truncatingIfNeeded: value >> UInt64(8 * index))
             }
         }
-        for (index, word) in Self.handlers.enumerated() { put(UInt64(word), 4, at: UInt64(index * 4)) }
+        for (index, word) in Self.machineHandler.enumerated() { put(UInt64(word), 4, at: UInt64(index * 4)) }
+        for (index, word) in Self.supervisorHandler.enumerated() {
+            put(UInt64(word), 4, at: Self.supervisorHandlerStart + UInt64(index * 4))
+        }
         for (index, half) in halves.enumerated() { put(UInt64(half), 2, at: Self.codeStart + UInt64(index * 2)) }
         for offset in stride(from: Self.dataStart, to: UInt64(Self.ramSize), by: 8) {
             put(Bool.random(using: &random) ? random.next() : interesting(), 8, at: offset)
@@ -60,9 +63,10 @@ struct RandomCode {
             put(pointer(root + 0x4000), 8, at: root + 0x3000)
             put(Self.base / 4 | entryBits(space, 1), 8, at: root + 0x3000 + 8)
             for page in 0..<512 as Range<UInt64> {
-                for table in [root + 0x2000, root + 0x4000] {
-                    put((Self.base + page * 4096) / 4 | entryBits(space, page), 8, at: table + page * 8)
-                }
+                put((Self.base + page * 4096) / 4 | entryBits(space, page), 8, at: root + 0x2000 + page * 8)
+                // Data pages in another order, so that what lies across two of them is not in one piece.
+                let shown = page < 256 ? page : page ^ 1
+                put((Self.base + shown * 4096) / 4 | entryBits(space, page), 8, at: root + 0x4000 + page * 8)
             }
         }
         return image
@@ -75,7 +79,7 @@ struct RandomCode {
 
     private mutating func entryBits(_ space: UInt64, _ page: UInt64) -> UInt64 {
         if page == 0 { return 0xCF }  // The handlers.
-        if chance(40) { return random.next() & 0xFF }
+        if chance(80) { return random.next() & 0xFF }
         let user: UInt64 = space == 0 || (space > 1 && chance(2)) ? 0x10 : 0
         return 0xCF | user
     }
@@ -117,7 +121,7 @@ struct RandomCode {
     }
 
     private mutating func pointer() -> UInt32 {
-        isTimed && chance(30) ? any() : Self.pointers.randomElement(using: &random)!
+        isTimed && chance(100) ? any() : Self.pointers.randomElement(using: &random)!
     }
 
     /// An instruction's start, not far from the place where the next instruction goes, mostly behind it.
@@ -196,7 +200,7 @@ struct RandomCode {
     // MARK: items
 
     private mutating func item() {
-        if chance(10) { setPointer() }
+        if chance(8) { setPointer() }
         starts.append(halves.count * 2)
         switch Int.random(in: 0..<100, using: &random) {
         case 0..<22:
@@ -215,8 +219,8 @@ struct RandomCode {
         case 88..<90: loop()
         case 90..<94: csr()
         case 94..<96: ordering()
-        case 96..<98: if isTimed { patch() } else { immediateItem() }
-        default: rare()
+        case 96..<98: if isTimed { if chance(2) { patch() } else { exchange() } } else { immediateItem() }
+        default: if chance(2) { rare() } else { setPointer() }
         }
     }
 
@@ -303,6 +307,8 @@ struct RandomCode {
             // Not: 32-bit instructions, jumps (they are made elsewhere), and mostly not jumps by registers and EBREAK.
             if value & 3 == 3 || value & 3 == 1 && value >> 13 > 4 { continue }
             if value & 0xE07F == 0x8002 && !chance(30) { continue }
+            // Loads and stores by addresses, mostly: x9 and x12.
+            if value & 3 == 0 && value >> 13 != 0 && ![1, 4].contains(value >> 7 & 7) && !chance(40) { continue }
             let rd = value >> 7 & 31
             if Self.reserved.contains(rd) && !chance(40) { continue }
             return half(value)
@@ -343,10 +349,11 @@ struct RandomCode {
         starts.append(halves.count * 2)
         for _ in 0..<Int.random(in: 1...6, using: &random) {
             starts.append(halves.count * 2)
-            switch Int.random(in: 0..<4, using: &random) {
+            switch Int.random(in: 0..<6, using: &random) {
             case 0: memory(isLoad: true)
             case 1: memory(isLoad: false)
             case 2: compressed()
+            case 3 where isTimed: exchange()
             default: immediateItem()
             }
         }
@@ -361,7 +368,8 @@ struct RandomCode {
     private mutating func csr() {
         if chance(12) { return immediate(0x73, 1, 0, chance(2) ? 25 : 26, 0x180) }
         var number = Self.csrs.randomElement(using: &random)!
-        if chance(3) { number = Int.random(in: 1...3, using: &random) }
+        // Rather than mstatus and sstatus, which often turn floating point off.
+        if chance(3) || number & ~0x200 == 0x100 && !chance(6) { number = Int.random(in: 1...3, using: &random) }
         let f3 = [1, 2, 3, 5, 6, 7].randomElement(using: &random)! as UInt32
         immediate(0x73, f3, target(), chance(2) ? 0 : any(), number)
     }
@@ -388,6 +396,19 @@ struct RandomCode {
         word(0x17 | 17 << 7 | UInt32(bitPattern: (distance &+ 0x800) & ~0xFFF))
         store(0x23, 2, 17, 16, Int((distance &* 0x10_0000) >> 20))
         if !chance(4) { word(0x0000_100F) }
+    }
+
+    /// Two instructions before this change places, with FENCE.I.
+    private mutating func exchange() {
+        let here = halves.count * 2
+        let near = starts.suffix(40)
+        let (first, second) = (near.randomElement(using: &random)! - here, near.randomElement(using: &random)! - here)
+        word(0x17 | 28 << 7)
+        immediate(0x03, 2, 16, 28, first)
+        immediate(0x03, 2, 17, 28, second)
+        store(0x23, 2, 28, 17, first)
+        store(0x23, 2, 28, 16, second)
+        word(0x0000_100F)
     }
 
     /// No code, only choices.
@@ -451,27 +472,30 @@ struct RandomCode {
     // MARK: handlers
 
     /// Where the supervisor's handler is.
-    static let supervisorHandler: UInt64 = 128
+    static let supervisorHandlerStart: UInt64 = 0x100
     /// A trap goes on four bytes later, after ECALL in the mode in x10 and after a fetch fault at mscratch in machine
-    /// mode (at sscratch in the other mode, for the supervisor's handler); an interrupt disables all of them.
-    private static let handlers: [UInt32] = [
-        // 0: machine mode
-        0x3420_2FF3, 0x060F_C863, 0xFFFF_8F93, 0x040F_8863, 0xFF5F_8F93, 0x040F_8463, 0x3410_2F73, 0x004F_0F13,
-        0x341F_1073,
-        0x004F_8F93, 0x000F_8C63, 0xFFFF_8F93, 0x000F_8863, 0xFFEF_8F93, 0x000F_8463, 0x3020_0073,
-        // 64: after ECALL
+    /// mode; an interrupt disables all of them. First, registers that hold addresses get new ones.
+    private static let machineHandler: [UInt32] = [
+        0x0010_3117, 0x0011_2497, 0x0012_7617, 0x0013_1A17, 0x3420_2FF3, 0x060F_C863, 0xFFFF_8F93, 0x040F_8863,
+        0xFF5F_8F93,
+        0x040F_8463, 0x3410_2F73, 0x004F_0F13, 0x341F_1073, 0x004F_8F93, 0x000F_8C63, 0xFFFF_8F93, 0x000F_8863,
+        0xFFEF_8F93,
+        0x000F_8463, 0x3020_0073,
+        // after ECALL
         0x0030_0F93, 0x00BF_9F93, 0x300F_B073, 0x00B5_1F13, 0x01FF_7F33, 0x300F_2073, 0x3020_0073,
-        // 92: after a fetch fault
+        // after a fetch fault
         0x3400_2F73, 0x341F_1073, 0x0030_0F93, 0x00BF_9F93, 0x300F_A073, 0x3020_0073,
-        // 116: interrupt
+        // interrupt
         0x3040_1073, 0x3440_1073, 0x3020_0073,
-        // 128: supervisor mode
+    ]
+    /// As above, without new addresses; after a fetch fault at sscratch in the other mode.
+    private static let supervisorHandler: [UInt32] = [
         0x1420_2FF3, 0x040F_C663, 0xFFFF_8F93, 0x020F_8263, 0xFF5F_8F93, 0x000F_8E63, 0x1410_2F73, 0x004F_0F13,
         0x141F_1073,
         0x1020_0073, 0x0000_0073, 0xFD5F_F06F,
-        // 176: after a fetch fault
+        // after a fetch fault
         0x1400_2F73, 0x141F_1073, 0x1000_2F73, 0x100F_4F13, 0x100F_1073, 0x1020_0073, 0x0000_0073, 0xFB5F_F06F,
-        // 208: interrupt
+        // interrupt
         0x1040_1073, 0x1020_0073, 0x0000_0073, 0xFA5F_F06F,
     ]
 }

@@ -51,6 +51,14 @@ private func links(_ board: Board) -> [String] {
             ])
     }
 
+    @Test func `a host with a firmware of its own needs no flash`() throws {
+        let files = folder(
+            ("alone.yaml", "name: alone\ncomponents:\n  host0: {type: host-cpu, firmware: chip.img}\n"),
+            ("none.yaml", "name: none\ncomponents:\n  host0: {type: host-cpu}\n"))
+        #expect(try files.board("alone.yaml").links.isEmpty)
+        #expect(files.mistakes("none.yaml").contains { $0.contains("needs a link at its port 'spi'") })
+    }
+
     @Test func `a port that is named later is not inferred earlier`() throws {
         let files = folder(
             (

@@ -148,6 +148,12 @@ public enum ComponentCatalog {
             SettingDescription(
                 "interrupts", .choice(["aia", "plic"]), help: "APLIC and IMSIC, or a PLIC; aia"),
             SettingDescription(
+                "clock", .choice(["wall", "instructions"]),
+                help: "guest time: the host's, or 10 ns an instruction, which repeats (one hart); wall"),
+            SettingDescription(
+                "epoch", .integer(0...9_223_372_035),
+                help: "by the instruction clock: the time at power-on, seconds since 1970; 2026-01-01"),
+            SettingDescription(
                 "boot-arguments", .text(maximum: 1024), help: "the kernel's command line, /chosen/bootargs; none"),
             SettingDescription(
                 "kernel", .file(remedy: "scripts/fetch-guest makes it"),

@@ -93,9 +93,16 @@ extension Machine {
 
     /// On a hart's thread: the guest wrote a command. The harts stop now, the rest happens on the loop.
     func guestAsked(_ command: TestFinisher.Command) {
-        for hart in harts { hart.signals.requestStop() }
-        let asked = generation.load(ordering: .acquiring)
+        let asked = askEnd()
         later { [weak self] in self?.perform(command, asked: asked) }
+    }
+
+    /// On a hart's thread: stops the harts now, for good; nobody who looks at them meanwhile starts them again.
+    func askEnd() -> Int {
+        let asked = generation.load(ordering: .acquiring)
+        endAsked.store(asked, ordering: .releasing)
+        for hart in harts { hart.signals.requestStop() }
+        return asked
     }
 
     private func perform(_ command: TestFinisher.Command, asked: Int) {
@@ -129,6 +136,9 @@ extension Machine {
             control.state = .paused
             guard !debugging.isHolding, debugging.mailbox.isEmpty else { return }
         }
+        control.state = .running
+        // The guest's last instruction was its wish for an end.
+        if endAsked.load(ordering: .acquiring) == generation.load(ordering: .acquiring) { return }
         for hart in harts { hart.signals.clearStop() }
         control.threads = harts.map { hart in
             WorkerThread("hart\(hart.id)") { [direct, harts, debugging = control.debugging, weak self] in
@@ -142,7 +152,6 @@ extension Machine {
                 }
             }
         }
-        control.state = .running
     }
 
     func stopHarts(_ control: inout Control) {

@@ -93,8 +93,7 @@ final class DirectRun: Sendable {
 extension Machine {
     /// On a hart's thread: the run is over. The harts stop now, the rest happens on the loop.
     func end(_ event: MachineEvent) {
-        for hart in harts { hart.signals.requestStop() }
-        let asked = generation.load(ordering: .acquiring)
+        let asked = askEnd()
         later { [weak self] in
             guard let self else { return }
             let isCurrent = control.withLock { control in

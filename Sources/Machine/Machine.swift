@@ -47,6 +47,8 @@ public final class Machine: Sendable {
     /// Where devices' interrupt wires go: an APLIC or a PLIC.
     public let interruptController: any PlatformInterruptController
 
+    /// Guest time.
+    public let time: TimeSource
     private let messages: MessageRouter
     private let space: PhysicalAddressSpace
     private let rom: BootROM
@@ -67,6 +69,8 @@ public final class Machine: Sendable {
     let control = Mutex(Control())
     /// Counts resets, so that what a guest asked for before one is not done after it.
     let generation = Atomic<Int>(0)
+    /// The generation whose guest has asked for its end; the loop has not come to it yet.
+    let endAsked = Atomic<Int>(-1)
 
     /// A machine held in reset. `flash` may be missing: then the window is empty and the first fetch faults. `root`
     /// makes the root complex, given what it needs of the machine. `loop` fires alarms and delivers events. With `boot`
@@ -104,7 +108,8 @@ public final class Machine: Sendable {
         flash?.map(into: space)
 
         let wires = (0..<configuration.hartCount).map { _ in HartWires() }
-        let time = TimeSource()
+        let time = TimeSource(configuration.clock)
+        self.time = time
         var devices: [any MachineDevice] = []
         func add(_ device: any MachineDevice, at range: AddressRange) {
             space.addDevice(base: range.base, size: range.size, device: device)
@@ -132,11 +137,18 @@ public final class Machine: Sendable {
             messages = MessageRouter(memory: memory, imsics: [])
             interruptController = plic
         }
-        uart = UART(line: InterruptLine(interruptController, source: InterruptSource.uart))
+        let isCounting = configuration.clock == .instructions
+        // A console that is behind must not show in the guest: it holds the hart instead of the transmitter.
+        var stall: (@Sendable (Bool) -> Void)?
+        if isCounting { stall = { [signals = wires[0].signals] in signals.setStalled($0) } }
+        uart = UART(line: InterruptLine(interruptController, source: InterruptSource.uart), stall: stall)
         add(uart, at: MemoryMap.uart)
         powerKey = PS2Port(line: InterruptLine(interruptController, source: InterruptSource.ps2))
         add(powerKey, at: MemoryMap.ps2)
-        add(RTC(line: InterruptLine(interruptController, source: InterruptSource.rtc), loop: loop), at: MemoryMap.rtc)
+        let clock: any RTCClock =
+            isCounting
+            ? InstructionRTCClock(time: time, epoch: configuration.epoch) : WallRTCClock(loop: loop)
+        add(RTC(line: InterruptLine(interruptController, source: InterruptSource.rtc), clock: clock), at: MemoryMap.rtc)
         let request = GuestRequest()
         add(TestFinisher { command in request.forward(command) }, at: MemoryMap.testFinisher)
         self.devices = devices

@@ -13,6 +13,15 @@ public struct MachineConfiguration: Sendable {
     public var images: BootImages
     /// Which code is translated to code of the host.
     public var translation: HartConfiguration.Translation
+    /// What guest time is made of.
+    public var clock: TimeSource.Clock
+    /// By the instruction clock: what the RTC shows when the machine is made, in seconds since 1970.
+    public var epoch: UInt64
+
+    /// 2026-01-01T00:00:00Z.
+    public static let defaultEpoch: UInt64 = 1_767_225_600
+    /// To the year 2262, where 63 bits of nanoseconds end.
+    public static let epochs: ClosedRange<UInt64> = 0...9_223_372_035
 
     /// 64 MiB holds OpenSBI and the board's firmware; beyond 64 GiB nobody tests.
     public static let memorySizes: ClosedRange<UInt64> = 64 << 20...64 << 30
@@ -22,7 +31,8 @@ public struct MachineConfiguration: Sendable {
     public init(
         memorySize: UInt64 = 512 << 20, hartCount: Int = 1,
         interrupts: HartConfiguration.InterruptArchitecture = .aia, bootArguments: String? = nil,
-        images: BootImages = BootImages(), translation: HartConfiguration.Translation = .hot
+        images: BootImages = BootImages(), translation: HartConfiguration.Translation = .hot,
+        clock: TimeSource.Clock = .wall, epoch: UInt64 = MachineConfiguration.defaultEpoch
     ) {
         self.memorySize = memorySize
         self.hartCount = hartCount
@@ -30,6 +40,8 @@ public struct MachineConfiguration: Sendable {
         self.bootArguments = bootArguments
         self.images = images
         self.translation = translation
+        self.clock = clock
+        self.epoch = epoch
     }
 
     /// Where RAM is.
@@ -41,6 +53,8 @@ public struct MachineConfiguration: Sendable {
             throw .memorySize(memorySize)
         }
         guard Self.hartCounts.contains(hartCount) else { throw .hartCount(hartCount) }
+        guard clock == .wall || hartCount == 1 else { throw .instructionClock(hartCount: hartCount) }
+        guard Self.epochs.contains(epoch) else { throw .epoch(epoch) }
         do throws(BootImageError) { try bootLayout.check() } catch { throw .image(error) }
     }
 
@@ -57,6 +71,9 @@ public struct MachineConfiguration: Sendable {
 public enum MachineError: Error, Equatable, CustomStringConvertible {
     case memorySize(UInt64)
     case hartCount(Int)
+    /// Several harts retire in an order that nobody repeats.
+    case instructionClock(hartCount: Int)
+    case epoch(UInt64)
     /// The host has no such memory to give.
     case memoryUnavailable(UInt64, reason: String)
     case devicetreeTooLarge(count: Int, room: Int)
@@ -70,6 +87,10 @@ public enum MachineError: Error, Equatable, CustomStringConvertible {
             (\(MachineConfiguration.memorySizes.lowerBound) to \(MachineConfiguration.memorySizes.upperBound) bytes)
             """
         case .hartCount(let count): "\(count) harts: a machine has 1 to 8"
+        case .instructionClock(let count):
+            "\(count) harts by the instruction clock: their order does not repeat; use one hart, or the wall clock"
+        case .epoch(let seconds):
+            "\(seconds) seconds since 1970: the clock's last second is \(MachineConfiguration.epochs.upperBound)"
         case .memoryUnavailable(let size, let reason):
             "\(size >> 20) MiB of memory cannot be had (\(reason)): use less"
         case .devicetreeTooLarge(let count, let room):

@@ -61,6 +61,7 @@ import Synchronization
             unsafe HartState.prepareTranslated(state)
         #endif
         unsafe state.pointee.reset(pc: resetVector)
+        if time.clock == .instructions { time.attach(signals) }
     }
 
     deinit {
@@ -83,7 +84,13 @@ import Synchronization
     /// Sleeps, without using the processor, until a signal or message arrives or the next timer is due. For a hart
     /// that returned `.waitForInterrupt`; may return early.
     public func waitForInterrupt() {
-        // Safety: see `state`.
+        // Safety (all): see `state`.
+        if time.clock == .instructions {
+            let deadline = unsafe state.pointee.idleDeadline(state.pointee.wakingPosition)
+            signals.sleep(until: deadline == .max ? 0 : deadline)
+            unsafe state.pointee.passIdleTime(until: TimeSource.monotonicNanoseconds())
+            return
+        }
         let deadline = unsafe state.pointee.nextDeadline
         signals.sleep(until: deadline == .max ? 0 : time.monotonicNanoseconds(at: deadline))
     }
@@ -97,7 +104,8 @@ import Synchronization
     }
 
     private func publish() {
-        // Safety: see `state`.
+        // Safety (both): see `state`.
+        unsafe state.pointee.publishTime()
         published.store(unsafe state.pointee.retired, ordering: .relaxed)
     }
 

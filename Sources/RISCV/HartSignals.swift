@@ -37,6 +37,7 @@ import Synchronization
         let lines = Atomic<UInt32>(0)
         let requests = Atomic<UInt32>(0)
         let deadline = Atomic<UInt64>(.max)
+        let stalled = Atomic<UInt32>(0)
     }
 
     public init() {
@@ -89,6 +90,25 @@ import Synchronization
         // Safety: see `words`.
         _ = unsafe words.pointee.requests.bitwiseAnd(
             ~Requests.stop.rawValue, ordering: .acquiringAndReleasing)
+    }
+
+    /// Holds the hart where it is, between two instructions and without guest time passing, until it is let go: for a
+    /// device whose consumer is behind. Requests still reach it.
+    public func setStalled(_ isStalled: Bool) {
+        // Safety: see `words`.
+        unsafe words.pointee.stalled.store(isStalled ? 1 : 0, ordering: .sequentiallyConsistent)
+        raiseAttention()
+    }
+
+    /// The hart's side of `setStalled`: returns when it is let go or something was requested.
+    func holdWhileStalled() {
+        // Safety: see `words`.
+        while unsafe words.pointee.stalled.load(ordering: .sequentiallyConsistent) != 0,
+            unsafe words.pointee.requests.load(ordering: .sequentiallyConsistent) == 0
+        {
+            sleep(until: 0)
+            attention.take()
+        }
     }
 
     private func request(_ request: Requests) {

@@ -27,7 +27,9 @@ extension HartState {
             guard isCounterVisible(number & 31) else { return nil }
             switch number {
             case 0xC00: return cycles
-            case 0xC01: return time.ticks
+            case 0xC01:
+                publishTime()
+                return time.ticks
             case 0xC02: return instructionsRetired
             default: return 0
             }
@@ -114,6 +116,7 @@ extension HartState {
             guard isSupervisorTimerVisible else { return false }
             stimecmp = merge(stimecmp)
             refreshInterrupts()
+            noteTimerChange()
         case 0x180:
             if isTranslationTrapped { return false }
             setTranslation(merge(satp))
@@ -128,6 +131,7 @@ extension HartState {
             menvcfg = Self.environment(menvcfg, merge(menvcfg), EnvironmentBits.machineWritable)
             // Cached translations do not depend on ADUE: an entry exists only where A (and D for stores) is set.
             refreshInterrupts()
+            noteTimerChange()
         case 0x320: setInhibit(merge(mcountinhibit) & 5)
         case 0x323...0x33F: break
         case 0x340: mscratch = merge(mscratch)

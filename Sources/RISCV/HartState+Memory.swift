@@ -17,6 +17,7 @@ extension HartState {
             default: return unsafe cs_load64(host)
             }
         }
+        guard isTimeExact() else { return nil }
         guard let device = place.device, let accessWidth = AccessWidth(rawValue: UInt8(width)),
             let value = device.read(offset: place.offset, width: accessWidth)
         else {
@@ -42,6 +43,7 @@ extension HartState {
             }
             return true
         }
+        guard isTimeExact() else { return false }
         let low = width == 8 ? value : value & ((1 << (width * 8)) - 1)
         guard let device = place.device, let accessWidth = AccessWidth(rawValue: UInt8(width)),
             device.write(offset: place.offset, width: accessWidth, value: low)

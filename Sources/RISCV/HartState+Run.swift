@@ -2,10 +2,6 @@
 import CSystem
 
 extension HartState {
-    /// Instructions between two looks at the clock: 16384 are some 40 µs, during which a timer may be late, and make
-    /// the look (25 ns) free.
-    private static let slice = 16384
-
     /// See `Hart.run(budget:)`.
     static func run(_ state: UnsafeMutablePointer<HartState>, budget: Int) -> Hart.ExitReason {
         // Safety: the caller's pointer; no access outlives its expression.
@@ -15,9 +11,11 @@ extension HartState {
         while true {
             if unsafe state.pointee.attention.isRaised {
                 unsafe state.pointee.attention.take()
+                unsafe state.pointee.signals.holdWhileStalled()
                 let requests = unsafe state.pointee.signals.takeRequests()
+                unsafe state.pointee.publishTime()
                 unsafe state.pointee.refreshInterrupts()
-                untilLook = Self.slice
+                untilLook = unsafe state.pointee.instructionsUntilLook
                 if requests.contains(.stop) {
                     // A stop stays until it is taken back: look again next time.
                     unsafe state.pointee.signals.raiseAttention()
@@ -26,8 +24,9 @@ extension HartState {
                 if requests.contains(.reset) { return .resetRequested }
                 if requests.contains(.kick) { return .kicked }
             } else if unsafe untilLook <= 0 || state.pointee.isWaiting {
+                unsafe state.pointee.publishTime()
                 unsafe state.pointee.refreshInterrupts()
-                untilLook = Self.slice
+                untilLook = unsafe state.pointee.instructionsUntilLook
             }
             if unsafe state.pointee.isWaiting {
                 // WFI ends for a pending interrupt that mie enables, whatever mstatus says (§3.3.3).
@@ -40,7 +39,10 @@ extension HartState {
             }
             if left <= 0 { return .budget }
             // At least one: a trap at the first instruction of a handler retires nothing and must still end.
-            let used = unsafe max(execute(state, min(left, untilLook)), 1)
+            var used = unsafe execute(state, state.pointee.isExact ? 1 : min(left, untilLook))
+            unsafe state.pointee.isExact = state.pointee.wantsExact
+            unsafe state.pointee.wantsExact = false
+            if unsafe !state.pointee.isExact { used = max(used, 1) }
             left -= used
             untilLook -= used
             if unsafe state.pointee.isHalted {

@@ -214,20 +214,20 @@ extension HartState {
 
     /// Forgets every translation (SFENCE.VMA without operands, PMP changes, reset).
     mutating func forgetTranslations() {
+        walkedPages.removeAll(keepingCapacity: true)
         contexts.remove { _ in true }
         fetches.clearFilter()
         largePages = (LargePageRange(), LargePageRange())
         updateContexts()
     }
 
-    /// Forgets jumps to blocks that are no more.
-    mutating func forgetBlocks() {
-        fetches.removeAll()
-        forgetJumps()
-    }
+    /// Forgets jumps to blocks that are no more. Translations stay: when blocks are forgotten depends on what else the
+    /// host does, and the instruction clock's guest could tell by the A bits that another walk sets.
+    mutating func forgetBlocks() { fetches.removeJumps() }
 
     /// Forgets what jumps lead to, after FENCE.I.
     mutating func forgetJumps() {
+        walkedPages.removeAll(keepingCapacity: true)
         contexts.remove { $0.flags & 32 != 0 }
         fetches.clearFilter()
         updateContexts()

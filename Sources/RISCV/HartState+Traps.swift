@@ -60,6 +60,7 @@ extension HartState {
         let machineDeadline = signals.machineTimerDeadline
         let supervisorDeadline = menvcfg & EnvironmentBits.stce != 0 ? stimecmp : .max
         if machineDeadline != .max || supervisorDeadline != .max {
+            publishTime()
             let now = time.ticks
             if now >= machineDeadline { pending |= InterruptBits.mti }
             if now >= supervisorDeadline { pending |= InterruptBits.sti }

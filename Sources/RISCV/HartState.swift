@@ -75,6 +75,17 @@ import CSystem
     /// No interrupt is taken, whatever is pending: for single steps.
     var masksInterrupts = false
 
+    // MARK: instruction clock, see HartState+Clock
+    let countsInstructions: Bool
+    /// Guest time beyond `retired`, in instructions: waits, and what was retired before a reset.
+    var clockOffset: UInt64 = 0
+    /// A device access was given up, because `retired` is not exact inside a block.
+    var wantsExact = false
+    /// The next instruction runs alone: `retired` is exact in it.
+    var isExact = false
+    /// Where and when (CLOCK_MONOTONIC) the hart began to wait.
+    var idleSince: (position: UInt64, time: UInt64) = (0, 0)
+
     // MARK: counters
     /// Instructions retired since reset, up to the last time control left the interpreter.
     var retired: UInt64 = 0
@@ -105,6 +116,9 @@ import CSystem
     /// Virtual addresses in use by pages larger than 4 KiB, lower and upper half, as inclusive ranges.
     var largePages = (low: LargePageRange(), high: LargePageRange())
 
+    /// By the instruction clock: every page that was walked to for a fetch, see HartState+Clock.
+    var walkedPages: [WalkedPage: FetchCache.Page] = [:]
+
     // MARK: LR/SC
     /// Host address of the reserved word or doubleword; 0: no reservation.
     var reservation: UInt = 0
@@ -133,6 +147,7 @@ import CSystem
         self.machineFile = machineFile
         self.supervisorFile = supervisorFile
         self.time = time
+        countsInstructions = time.clock == .instructions
         hasAIA = configuration.interrupts == .aia
         x = Registers(core)
         translations = TranslationCache(core)
@@ -164,6 +179,8 @@ import CSystem
         (fflags, frm) = (0, 0)
         pmp = PhysicalMemoryProtection()
         (softwareInterrupts, mip, isWaiting, isHalted) = (0, 0, false, false)
+        clockOffset &+= retired
+        (wantsExact, isExact) = (false, false)
         (retired, instretOffset, cycleOffset) = (0, 0, 0)
         reservation = 0
         machineFile.reset()

@@ -320,6 +320,8 @@ extension HartState {
     mutating func trap(in block: BlockPointer, at index: Int, _ pc: UInt64) {
         let (offset, word) = block.instruction(at: index)
         self.pc = pc &+ offset
+        // No trap: the instruction is executed again, alone.
+        if wantsExact { return }
         if trapCause == .illegalInstruction { trapValue = UInt64(word) }
         takeException()
     }
@@ -373,6 +375,10 @@ extension HartState {
         if let page = fetches.page(pc, fetchContext) {
             return findBlock(pc, page)
         }
+        if let page = walkedPage(pc) {
+            fetches.insert(page)
+            return findBlock(pc, page)
+        }
         guard let physical = translate(pc, .fetch, privilege) else { return nil }
         guard let host = unsafe instruction(at: physical, pc) else { return nil }
         guard pmp.isUniform(page: physical & ~0xFFF) else { return fetchOne(pc) }
@@ -381,6 +387,7 @@ extension HartState {
             virtualPage: pc & ~0xFFF, physicalPage: physical & ~0xFFF, host: host - Int(pc & 0xFFF),
             context: fetchContext)
         fetches.insert(page)
+        noteWalk(page)
         return findBlock(pc, page)
     }
 

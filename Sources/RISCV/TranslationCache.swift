@@ -176,6 +176,12 @@ import CSystem
         Int(truncatingIfNeeded: (number >> 6) ^ (number >> 12) ^ (number >> 18)) & (filterWords - 1)
     }
 
+    /// Forgets blocks, and keeps translations.
+    func removeJumps() {
+        // Safety: as allocated. Context 0 is nobody's.
+        for index in 0..<Self.jumpCount { unsafe jumps[index].context = 0 }
+    }
+
     func removeAll() {
         // Safety: as allocated. Context 0 is nobody's.
         unsafe pages.update(repeating: nil, count: Self.pageCount)

@@ -31,6 +31,12 @@ enum TranslationOption: String, ExpressibleByArgument, CaseIterable {
     }
 }
 
+/// `--clock`
+enum ClockOption: String, ExpressibleByArgument, CaseIterable {
+    case wall
+    case instructions
+}
+
 @main
 struct HostCPU: ComponentCommand {
     static let kind = "host-cpu"
@@ -82,6 +88,19 @@ struct HostCPU: ComponentCommand {
     var firmware: String?
 
     @Option(
+        help: """
+            What guest time is made of: wall, or instructions, 10 ns each: then a run with one hart repeats to the \
+            instruction (docs/instruction-clock.md).
+            """)
+    var clock = ClockOption.wall
+
+    @Option(
+        help: ArgumentHelp(
+            "With --clock instructions: the time of the real-time clock at power-on, in seconds since 1970.",
+            valueName: "seconds"))
+    var epoch: UInt64?
+
+    @Option(
         help: ArgumentHelp(
             "Serve the GDB remote protocol on a Unix socket at this path, or on tcp:PORT of 127.0.0.1 (0: a free one).",
             valueName: "path|tcp:port"))
@@ -101,7 +120,8 @@ struct HostCPU: ComponentCommand {
     private var machineConfiguration: MachineConfiguration {
         MachineConfiguration(
             memorySize: memory.bytes, hartCount: harts, interrupts: interrupts == .aia ? .aia : .plic,
-            bootArguments: bootArguments, translation: translation.translation)
+            bootArguments: bootArguments, translation: translation.translation,
+            clock: clock == .wall ? .wall : .instructions, epoch: epoch ?? MachineConfiguration.defaultEpoch)
     }
 
     /// The configuration with its boot files, open and checked.
@@ -118,6 +138,9 @@ struct HostCPU: ComponentCommand {
     func validate() throws {
         do throws(MachineError) { try machineConfiguration.check() } catch {
             throw ValidationError("\(error)")
+        }
+        if epoch != nil && clock == .wall {
+            throw ValidationError("--epoch sets the clock of --clock instructions; the wall clock is the host's")
         }
         if programOptions.elf != nil && [firmware, kernel, initrd].contains(where: { $0 != nil }) {
             throw ValidationError("--elf runs a program alone: leave out --firmware, --kernel and --initrd")
@@ -155,7 +178,9 @@ struct HostCPU: ComponentCommand {
 
         let console = try runtime.listener("console")
         let mirror = console == nil && program != nil ? Program.print : nil
-        let serial = SerialBridge(uart: machine.uart, loop: runtime.loop, mirror: mirror) { log.warning("\($0)") }
+        let serial = SerialBridge(
+            uart: machine.uart, loop: runtime.loop, losesNothing: clock == .instructions, mirror: mirror
+        ) { log.warning("\($0)") }
         if let console { try serial.serve(console) }
         if let socket = try runtime.connection("serial") { try serial.join(socket, name: "serial") }
 
@@ -199,17 +224,29 @@ struct HostCPU: ComponentCommand {
             runtime.emit("RESET", ["guest": true, "reason": "guest-reset"])
         case .powerOff:
             runtime.setStatus("shutdown")
-            runtime.emit("SHUTDOWN", ["guest": true, "reason": "guest-shutdown"])
+            runtime.emit(
+                "SHUTDOWN",
+                ["guest": true, "reason": "guest-shutdown", "instructions-retired": ending.instructionsRetired])
             ending.end(0)
         case .failed(let code):
             runtime.log.error("the guest ended with failure code \(code)")
             runtime.setStatus("guest-panicked")
-            runtime.emit("GUEST_PANICKED", ["action": "poweroff", "code": .integer(Int64(code))])
+            runtime.emit(
+                "GUEST_PANICKED",
+                [
+                    "action": "poweroff", "code": .integer(Int64(code)),
+                    "instructions-retired": ending.instructionsRetired,
+                ])
             ending.end(programOptions.elf == nil ? 1 : ProgramOptions.status(failure: code))
         case .exited(let result):
             if result != 0 { runtime.log.error("the program failed with result \(result)") }
             runtime.setStatus("shutdown")
-            runtime.emit("SHUTDOWN", ["guest": true, "reason": "guest-shutdown", "result": .unsigned(result)])
+            runtime.emit(
+                "SHUTDOWN",
+                [
+                    "guest": true, "reason": "guest-shutdown", "result": .unsigned(result),
+                    "instructions-retired": ending.instructionsRetired,
+                ])
             ending.end(ProgramOptions.status(result: result))
         case .instructionLimit(let hart, let pc):
             runtime.log.error(

@@ -6,6 +6,7 @@ import Glibc
 import Logging
 import Machine
 import QMP
+import RISCV
 import Synchronization
 import Wire
 
@@ -142,12 +143,17 @@ final class RunEnding: Sendable {
         end(ProgramOptions.limitStatus)
     }
 
+    /// What each hart has retired since reset, for the events that end a run.
+    var instructionsRetired: JSONValue {
+        let harts = parts.withLock { $0 }?.machine.harts ?? []
+        return .array(harts.map { .unsigned($0.retiredInstructions) })
+    }
+
     /// Ends the process with `status`. The machine has stopped.
     func end(_ status: Int32) {
-        guard let program, let (machine, serial) = parts.withLock({ $0 }) else {
-            return runtime.stop(exitCode: status)
-        }
-        serial.flush()
+        guard let (machine, serial) = parts.withLock({ $0 }) else { return runtime.stop(exitCode: status) }
+        serial.finish()
+        guard let program else { return runtime.stop(exitCode: status) }
         do throws(WireError) {
             try program.finish(machine)
             runtime.stop(exitCode: status)

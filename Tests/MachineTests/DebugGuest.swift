@@ -11,26 +11,39 @@ final class DebugGuest {
     let elf: String
     var socket: String { folder.file("gdb") }
 
-    /// Assembles `source` for 0x8000_0000, where it is entered in M-mode, and starts it.
-    init(_ source: String, harts: Int = 1) throws {
-        elf = folder.file("program.elf")
-        let (text, script, flat) = (folder.file("program.S"), folder.file("program.ld"), folder.file("program.bin"))
+    /// A program for 0x8000_0000, as an ELF file and flat; both go with `folder`.
+    struct Program {
+        let folder: TemporaryFolder
+        let elf: String
+        let flat: String
+    }
+
+    static func assemble(_ source: String, in folder: TemporaryFolder = TemporaryFolder()) throws -> Program {
+        let program = Program(folder: folder, elf: folder.file("program.elf"), flat: folder.file("program.bin"))
+        let (text, script) = (folder.file("program.S"), folder.file("program.ld"))
         try source.write(toFile: text, atomically: false, encoding: .utf8)
         try """
         ENTRY(_start)
         SECTIONS { . = 0x80000000; .text : { *(.text*) } .data : { *(.data*) } .eh_frame : { *(.eh_frame) } }
         """.write(toFile: script, atomically: false, encoding: .utf8)
-        try Self.tool(
+        try tool(
             "clang",
             [
                 "--target=riscv64-unknown-elf", "-march=rv64gc", "-mabi=lp64d", "-mno-relax", "-nostdlib", "-g",
-                "-fuse-ld=lld", "-Wl,-T,\(script)", text, "-o", elf,
+                "-fuse-ld=lld", "-Wl,-T,\(script)", text, "-o", program.elf,
             ])
-        try Self.tool("llvm-objcopy", ["-O", "binary", elf, flat])
+        try tool("llvm-objcopy", ["-O", "binary", program.elf, program.flat])
+        return program
+    }
+
+    /// Assembles `source` for 0x8000_0000, where it is entered in M-mode, and starts it.
+    init(_ source: String, harts: Int = 1) throws {
+        let program = try Self.assemble(source, in: folder)
+        elf = program.elf
         host = try RunningProcess(
             binary("host-cpu"),
             [
-                "--memory", "64MiB", "--harts", "\(harts)", "--firmware", flat, "--gdb", folder.file("gdb"),
+                "--memory", "64MiB", "--harts", "\(harts)", "--firmware", program.flat, "--gdb", folder.file("gdb"),
                 "--listen", "control=\(folder.file("control"))", "--die-with-parent",
             ])
         let socket = folder.file("gdb")

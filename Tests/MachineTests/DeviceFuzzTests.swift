@@ -22,8 +22,8 @@ import Testing
             ("APLIC S", 0x8000, aplic.domain(.supervisor)),
             ("PLIC", 0x60_0000, PLIC(harts: signals)),
             ("UART", 0x100, UART(line: InterruptLine(aplic, source: 10))),
-            ("RTC", 0x1000, RTC(line: InterruptLine(aplic, source: 11), loop: thread.loop)),
             ("PS/2 port", 0x1000, PS2Port(line: InterruptLine(aplic, source: 12))),
+            ("RTC", 0x1000, RTC(line: InterruptLine(aplic, source: 11), clock: WallRTCClock(loop: thread.loop))),
             ("test finisher", 0x1000, TestFinisher { _ in }),
         ]
         return (thread, list)

@@ -63,7 +63,7 @@ import Wire
 
     init() throws {
         thread = try LoopThread()
-        rtc = RTC(line: InterruptLine(board, source: 11), loop: thread.loop)
+        rtc = RTC(line: InterruptLine(board, source: 11), clock: WallRTCClock(loop: thread.loop))
     }
 
     private var now: UInt64 {

@@ -2,7 +2,7 @@
 //
 // Model: everything here runs on the event loop, except two notices from hart threads that only post a call to it. All
 // ends see all output; input of all ends is merged. An end that reads too slowly loses output, as on a serial line without
-// flow control; the guest is never slowed by a spectator. An end that types too fast is read no further until the
+// flow control; the guest is never slowed by a spectator, unless the bridge was told to lose nothing. An end that types too fast is read no further until the
 // guest has taken what it typed. The surprise: a console gets the last output first, so that who attaches late sees
 // the boot.
 import Synchronization
@@ -42,17 +42,20 @@ public final class SerialBridge: UARTHost {
         var outputCount: UInt64 = 0
     }
 
+    private let losesNothing: Bool
     private let uart: UART
     private let loop: EventLoop
     private let report: @Sendable (String) -> Void
     private let mirror: (@Sendable ([UInt8]) -> Void)?
     private let state = Mutex(State())
 
-    /// `mirror` gets all output too, on the loop. `report` hears when an end leaves or loses bytes.
+    /// `mirror` gets all output too, on the loop. `report` hears when an end leaves or loses bytes. With `losesNothing`
+    /// the UART keeps its output while an end is behind, and the guest waits.
     public init(
-        uart: UART, loop: EventLoop, mirror: (@Sendable ([UInt8]) -> Void)? = nil,
+        uart: UART, loop: EventLoop, losesNothing: Bool = false, mirror: (@Sendable ([UInt8]) -> Void)? = nil,
         report: @escaping @Sendable (String) -> Void
     ) {
+        self.losesNothing = losesNothing
         self.uart = uart
         self.loop = loop
         self.mirror = mirror
@@ -106,11 +109,25 @@ public final class SerialBridge: UARTHost {
 
     // MARK: on the loop
 
-    /// Takes what the UART still has, after the harts have stopped. On the loop.
-    public func flush() { spread() }
+    /// What an end that is behind gets to read the rest of the output, when the machine has stopped for good.
+    static let finishPatience = Duration.seconds(2)
+
+    /// Takes what the UART still has and sends what is pending, after the harts have stopped. On the loop.
+    public func finish() {
+        let deadline = MonotonicTime.after(Self.finishPatience)
+        spread()
+        for end in state.withLock({ $0.ends }) {
+            while end.state.withLock({ !$0.output.isEmpty }), state.withLock({ $0.ends.contains { $0 === end } }) {
+                guard (try? end.socket.wait(for: .writable, until: deadline)) != nil else { break }
+                push(end)
+                spread()
+            }
+        }
+    }
 
     /// Takes the UART's output and sends it to every end.
     private func spread() {
+        if losesNothing && isAnyoneBehind { return }
         let bytes = uart.takeOutput()
         guard !bytes.isEmpty else { return }
         mirror?(bytes)
@@ -135,8 +152,16 @@ public final class SerialBridge: UARTHost {
         }
     }
 
+    /// Whether some end has so much to read that more might not fit.
+    private var isAnyoneBehind: Bool {
+        state.withLock { $0.ends }.contains { end in end.state.withLock { $0.output.count > Self.pendingLimit / 2 } }
+    }
+
     private func serve(_ end: End, _ events: EventLoop.Events) {
-        if events.contains(.writable) { push(end) }
+        if events.contains(.writable) {
+            push(end)
+            if losesNothing { spread() }
+        }
         guard !events.isDisjoint(with: [.readable, .hangUp]) else { return }
         let bytes: [UInt8]?
         do throws(WireError) {
@@ -213,5 +238,7 @@ public final class SerialBridge: UARTHost {
             report("\(end.name): \(reason ?? "the peer closed the connection")")
         }
         end.socket.shutdown()
+        // It may have been the one that the others waited for.
+        if losesNothing { loop.perform { [weak self] in self?.spread() } }
     }
 }

@@ -1,12 +1,11 @@
-// The goldfish real-time clock: wall-clock time in nanoseconds, one alarm with an interrupt.
+// The goldfish real-time clock: time in nanoseconds since 1970, one alarm with an interrupt.
 public import RISCV
 import Synchronization
-public import Wire
 
-/// A real-time clock that shows the host's wall clock until the guest sets it. Words only.
+/// A real-time clock that shows a clock's time until the guest sets it. Words only.
 public final class RTC: MachineDevice {
     private struct State {
-        /// Guest time minus the host's wall clock, in nanoseconds (wrapping). Battery-backed: survives reset.
+        /// Guest time minus the clock's, in nanoseconds (wrapping). Battery-backed: survives reset.
         var offset: UInt64 = 0
         var latchedHigh: UInt32 = 0
         var alarmHigh: UInt32 = 0
@@ -14,17 +13,17 @@ public final class RTC: MachineDevice {
         var isArmed = false
         var interruptEnabled = false
         var interruptPending = false
-        var timer: EventLoop.Timer?
+        /// Takes back the alarm that the clock was asked for.
+        var cancel: (@Sendable () -> Void)?
     }
 
     private let line: InterruptLine
-    private let loop: EventLoop
+    private let clock: any RTCClock
     private let state = Mutex(State())
 
-    /// `loop` fires the alarm.
-    public init(line: InterruptLine, loop: EventLoop) {
+    public init(line: InterruptLine, clock: any RTCClock) {
         self.line = line
-        self.loop = loop
+        self.clock = clock
     }
 
     public func reset() {
@@ -42,7 +41,7 @@ public final class RTC: MachineDevice {
         return state.withLock { state in
             switch offset {
             case Self.timeLow:
-                let now = wallClockNanoseconds() &+ state.offset
+                let now = clock.now &+ state.offset
                 state.latchedHigh = UInt32(truncatingIfNeeded: now >> 32)
                 return now & 0xFFFF_FFFF
             case Self.timeHigh: return UInt64(state.latchedHigh)
@@ -58,7 +57,7 @@ public final class RTC: MachineDevice {
     public func write(offset: UInt64, width: AccessWidth, value: UInt64) -> Bool {
         guard width == .word else { return false }
         state.withLock { state in
-            let now = wallClockNanoseconds() &+ state.offset
+            let now = clock.now &+ state.offset
             switch offset {
             case Self.timeLow: state.offset &+= (now & ~0xFFFF_FFFF | value) &- now
             case Self.timeHigh: state.offset &+= (now & 0xFFFF_FFFF | value << 32) &- now
@@ -78,27 +77,26 @@ public final class RTC: MachineDevice {
 
     private func arm(_ state: inout State) {
         disarm(&state)
-        let now = wallClockNanoseconds() &+ state.offset
+        let now = clock.now &+ state.offset
         state.isArmed = true
         let ahead = state.alarm > now ? state.alarm - now : 0
         if ahead == 0 {
             expire(&state)
             return
         }
-        // Bounded so that the addition cannot wrap; a later alarm is armed again when the timer fires early.
-        let time = MonotonicTime(nanoseconds: MonotonicTime.now.nanoseconds &+ min(ahead, 1 << 60))
-        state.timer = loop.schedule(at: time) { [weak self] in self?.timerFired() }
+        // Bounded so that no clock's addition wraps; a later alarm is armed again when this one comes early.
+        state.cancel = clock.schedule(after: min(ahead, 1 << 60)) { [weak self] in self?.timerFired() }
     }
 
     private func disarm(_ state: inout State) {
-        if let timer = state.timer { loop.cancel(timer) }
-        state.timer = nil
+        state.cancel?()
+        state.cancel = nil
         state.isArmed = false
     }
 
     private func expire(_ state: inout State) {
         state.isArmed = false
-        state.timer = nil
+        state.cancel = nil
         state.interruptPending = true
     }
 

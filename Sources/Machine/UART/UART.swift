@@ -42,12 +42,14 @@ public final class UART: MachineDevice {
         var receivedStart = 0
         var output: [UInt8] = []
         var inputRefused = false
+        /// The transmitter never shows that the host is behind; the hart is held instead.
+        var isNeverBusy = false
         /// The level of the interrupt wire as last driven: the controller is asked only when it changes.
         var isAsserted = false
 
         var receivedCount: Int { received.count - receivedStart }
         var depth: Int { fifoEnabled ? UART.fifoDepth : 1 }
-        var isTransmitterReady: Bool { output.count < UART.outputLimit || mcr.contains(.loopback) }
+        var isTransmitterReady: Bool { isNeverBusy || output.count < UART.outputLimit || mcr.contains(.loopback) }
 
         /// The wires from the other end are held active; in loopback they are our own outputs.
         var modemLines: ModemStatus {
@@ -101,11 +103,16 @@ public final class UART: MachineDevice {
     }
 
     private let line: InterruptLine
+    private let stall: (@Sendable (Bool) -> Void)?
     private let state = Mutex(State())
     private let host = Mutex<(any UARTHost)?>(nil)
 
-    public init(line: InterruptLine) {
+    /// With `stall` the transmitter is always ready, as far as the guest can tell: `stall` is called with true when the
+    /// host is behind, to hold the hart, and with false when it has caught up. On any thread, the port's lock held.
+    public init(line: InterruptLine, stall: (@Sendable (Bool) -> Void)? = nil) {
         self.line = line
+        self.stall = stall
+        state.withLock { $0.isNeverBusy = stall != nil }
     }
 
     /// Connects the host side; before that, output collects and paces the guest.
@@ -124,6 +131,7 @@ public final class UART: MachineDevice {
             state.output = output
             state.inputRefused = refused
             state.isAsserted = asserted
+            state.isNeverBusy = stall != nil
             drive(&state)
         }
         notify { state in Notice(inputRoom: Self.takeRefusal(&state)) }
@@ -137,8 +145,12 @@ public final class UART: MachineDevice {
             var taken: [UInt8] = []
             swap(&taken, &state.output)
             if taken.count >= Self.outputLimit {
-                state.transmitterInterrupt = true
-                drive(&state)
+                if let stall {
+                    stall(false)
+                } else {
+                    state.transmitterInterrupt = true
+                    drive(&state)
+                }
             }
             return taken
         }
@@ -209,6 +221,7 @@ public final class UART: MachineDevice {
                     state.divisor = state.divisor & 0xFF00 | UInt16(byte)
                 } else {
                     notice.output = Self.transmit(&state, byte)
+                    if state.output.count == Self.outputLimit { stall?(true) }
                 }
             case Self.ierDlm:
                 if state.lcr & Self.dlab != 0 {
@@ -248,13 +261,13 @@ public final class UART: MachineDevice {
             state.received.append(byte)
             return false
         }
-        guard state.output.count < outputLimit else {
+        guard state.isNeverBusy || state.output.count < outputLimit else {
             // Written while busy: the byte in the holding register is overwritten.
             state.output[state.output.count - 1] = byte
             return false
         }
         state.output.append(byte)
-        state.transmitterInterrupt = state.output.count < outputLimit
+        state.transmitterInterrupt = state.isNeverBusy || state.output.count < outputLimit
         return state.output.count == 1
     }
 

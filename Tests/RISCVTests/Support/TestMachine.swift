@@ -9,7 +9,7 @@ final class TestMachine {
     let ram: UnsafeMutableRawPointer
     let ramSize: Int
     let space = PhysicalAddressSpace()
-    let time = TimeSource()
+    let time: TimeSource
     let wires: [HartWires]
     private(set) var harts: [Hart] = []
     let uart = CollectingUART()
@@ -17,8 +17,9 @@ final class TestMachine {
     init(
         harts count: Int = 1, image: [UInt8], ramSize: Int = 64 << 20,
         configuration: HartConfiguration = HartConfiguration(), translation: HartConfiguration.Translation? = nil,
-        extend: (PhysicalAddressSpace) -> Void = { _ in }
+        clock: TimeSource.Clock = .wall, extend: (PhysicalAddressSpace) -> Void = { _ in }
     ) {
+        time = TimeSource(clock)
         self.ramSize = ramSize
         var configuration = configuration
         if let translation { configuration.translation = translation }

@@ -32,7 +32,7 @@ extension Hart {
     public func setF(_ number: Int, _ value: UInt64) {
         precondition(0..<32 ~= number, "f registers are numbered 0 to 31")
         unsafe state.pointee.f[UInt8(number)] = value
-        unsafe state.pointee.noteFloatState()
+        if unsafe state.pointee.hasFloatState { unsafe state.pointee.noteFloatState() }
     }
 
     /// A CSR's value for a debugger: as `csr`, and fflags, frm and fcsr while floating point is off, too.

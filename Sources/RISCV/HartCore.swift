@@ -1,8 +1,10 @@
-// The part of a hart's state that translated code reaches by offsets from one register: integer registers, the
-// translation cache and the jump cache in one allocation, with the few words that code and its driver exchange.
+// The part of a hart's state that translated code reaches by offsets from one register: integer and floating-point
+// registers, the translation cache and the jump cache in one allocation, with the few words that code and its driver
+// exchange.
 //
 //     +0        x0…x31, the sink for x0, unused: 64 doublewords
 //     +512      words of `Field`
+//     +640      f0…f31: 32 doublewords
 //     +1024     translation cache: loads, then stores
 //     +17408    jump cache
 //
@@ -27,9 +29,16 @@
         case exitKind = 568
         case exitBlock = 576
         case exitIndex = 584
+        /// `dataContext` while floating-point state is dirty, so that changing it needs no note; else `noContext`.
+        case floatContext = 592
     }
 
+    /// A context that no entry of a translation cache has: bits that are zero there.
+    static let noContext: UInt64 = 7
+    static let floatsOffset = 640
     static let translationsOffset = 1024
+    static let storeTranslationsOffset =
+        translationsOffset + TranslationCache.count * MemoryLayout<TranslationCache.Entry>.stride
     static let jumpsOffset =
         translationsOffset + 2 * TranslationCache.count * MemoryLayout<TranslationCache.Entry>.stride
     private static let size = jumpsOffset + FetchCache.jumpCount * MemoryLayout<FetchCache.Jump>.stride

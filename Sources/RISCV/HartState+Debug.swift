@@ -147,12 +147,7 @@ extension HartState {
             refreshInterrupts()
             return isDone
         }
-        noteFloatState()
+        if hasFloatState { noteFloatState() }
         return true
-    }
-
-    /// Floating-point state changed: a guest that saves it only when it is dirty must save it.
-    mutating func noteFloatState() {
-        if mstatus & StatusBits.fs != 0 { mstatus |= StatusBits.fs }
     }
 }

@@ -18,7 +18,7 @@ extension HartState {
             value = slow
         }
         f[rd] = width == 4 ? FloatRegisters.boxed | value : value
-        mstatus |= StatusBits.fs
+        noteFloatState()
         return true
     }
 
@@ -31,13 +31,20 @@ extension HartState {
         return true
     }
 
+    /// Floating-point state, which is not off, changed: a guest that saves it only when it is dirty must save it.
+    @inline(__always) mutating func noteFloatState() {
+        mstatus |= StatusBits.fs
+        core[.floatContext] = dataContext
+    }
+
     // MARK: arithmetic
 
     /// Executes a raw instruction of OP-FP or the fused multiply-add opcodes. False: the trap is recorded.
     @inline(never)
     mutating func executeFloat(_ word: UInt32) -> Bool {
         guard hasFloatState else { return fault(.illegalInstruction, 0) }
-        var flags = FloatFlags(rawValue: 0)
+        // With what is set already: see `SoftFloat+Host`.
+        var flags = FloatFlags(rawValue: fflags)
         let isDone =
             if word & 0x7F != 0x53 {
                 multiplyAdd(word, &flags)
@@ -49,8 +56,8 @@ extension HartState {
                 false
             }
         guard isDone else { return fault(.illegalInstruction, 0) }
-        fflags |= flags.rawValue
-        mstatus |= StatusBits.fs
+        fflags = flags.rawValue
+        noteFloatState()
         return true
     }
 

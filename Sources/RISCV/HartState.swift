@@ -12,7 +12,7 @@ import CSystem
     // MARK: registers
     let core = HartCore()
     let x: Registers
-    let f = FloatRegisters()
+    let f: FloatRegisters
     var pc: UInt64 = 0
     var privilege = Privilege.machine
 
@@ -150,6 +150,7 @@ import CSystem
         countsInstructions = time.clock == .instructions
         hasAIA = configuration.interrupts == .aia
         x = Registers(core)
+        f = FloatRegisters(core)
         translations = TranslationCache(core)
         contexts = ContextTable()
         fetches = FetchCache(core)
@@ -160,7 +161,6 @@ import CSystem
 
     deinit {
         core.deallocate()
-        f.deallocate()
         contexts.deallocate()
         fetches.deallocate()
     }
@@ -222,10 +222,9 @@ import CSystem
 @safe struct FloatRegisters {
     private let base: UnsafeMutablePointer<UInt64>
 
-    init() {
-        // Safety: 32 places, while numbers in slots are at most 31; freed by the HartState that made it.
-        unsafe base = .allocate(capacity: 32)
-        unsafe base.initialize(repeating: 0, count: 32)
+    init(_ core: HartCore) {
+        // Safety: the core has 32 places there, zeroed, while numbers in slots are at most 31.
+        unsafe base = (core.base + HartCore.floatsOffset).assumingMemoryBound(to: UInt64.self)
     }
 
     @inline(__always) subscript(number: UInt8) -> UInt64 {
@@ -246,5 +245,4 @@ import CSystem
     @inline(__always) func setSingle(_ number: UInt8, _ value: UInt32) { self[number] = Self.boxed | UInt64(value) }
 
     func clear() { unsafe base.update(repeating: 0, count: 32) }  // Safety: as allocated.
-    func deallocate() { unsafe base.deallocate() }  // Safety: called once, by the owner's deinit.
 }

@@ -187,7 +187,9 @@ extension SoftFloat {
     public static func add32(
         _ a: UInt32, _ b: UInt32, _ rounding: RoundingMode, _ flags: inout FloatFlags
     ) -> UInt32 {
-        UInt32(truncatingIfNeeded: Binary32.add(UInt64(a), UInt64(b), rounding, &flags))
+        UInt32(
+            truncatingIfNeeded: Binary32.onHost(UInt64(a), UInt64(b), rounding, flags, +)
+                ?? Binary32.add(UInt64(a), UInt64(b), rounding, &flags))
     }
 
     public static func sub32(
@@ -199,58 +201,66 @@ extension SoftFloat {
     public static func mul32(
         _ a: UInt32, _ b: UInt32, _ rounding: RoundingMode, _ flags: inout FloatFlags
     ) -> UInt32 {
-        UInt32(truncatingIfNeeded: Binary32.multiply(UInt64(a), UInt64(b), rounding, &flags))
+        UInt32(
+            truncatingIfNeeded: Binary32.onHost(UInt64(a), UInt64(b), rounding, flags, *)
+                ?? Binary32.multiply(UInt64(a), UInt64(b), rounding, &flags))
     }
 
     public static func div32(
         _ a: UInt32, _ b: UInt32, _ rounding: RoundingMode, _ flags: inout FloatFlags
     ) -> UInt32 {
-        UInt32(truncatingIfNeeded: Binary32.divide(UInt64(a), UInt64(b), rounding, &flags))
+        UInt32(
+            truncatingIfNeeded: Binary32.onHost(UInt64(a), UInt64(b), rounding, flags, /)
+                ?? Binary32.divide(UInt64(a), UInt64(b), rounding, &flags))
     }
 
     public static func sqrt32(_ a: UInt32, _ rounding: RoundingMode, _ flags: inout FloatFlags) -> UInt32 {
-        UInt32(truncatingIfNeeded: Binary32.squareRoot(UInt64(a), rounding, &flags))
+        UInt32(
+            truncatingIfNeeded: Binary32.rootOnHost(UInt64(a), rounding, flags)
+                ?? Binary32.squareRoot(UInt64(a), rounding, &flags))
     }
 
     /// `a × b + c` with one rounding; the other fused instructions negate `a` or `c` first.
     public static func fma32(
         _ a: UInt32, _ b: UInt32, _ c: UInt32, _ rounding: RoundingMode, _ flags: inout FloatFlags
     ) -> UInt32 {
-        UInt32(truncatingIfNeeded: Binary32.fusedMultiplyAdd(UInt64(a), UInt64(b), UInt64(c), rounding, &flags))
+        UInt32(
+            truncatingIfNeeded: Binary32.fusedOnHost(UInt64(a), UInt64(b), UInt64(c), rounding, flags)
+                ?? Binary32.fusedMultiplyAdd(UInt64(a), UInt64(b), UInt64(c), rounding, &flags))
     }
 
     public static func add64(
         _ a: UInt64, _ b: UInt64, _ rounding: RoundingMode, _ flags: inout FloatFlags
     ) -> UInt64 {
-        Binary64.add(a, b, rounding, &flags)
+        Binary64.onHost(a, b, rounding, flags, +) ?? Binary64.add(a, b, rounding, &flags)
     }
 
     public static func sub64(
         _ a: UInt64, _ b: UInt64, _ rounding: RoundingMode, _ flags: inout FloatFlags
     ) -> UInt64 {
-        Binary64.add(a, b ^ Binary64.signBit, rounding, &flags)
+        add64(a, b ^ Binary64.signBit, rounding, &flags)
     }
 
     public static func mul64(
         _ a: UInt64, _ b: UInt64, _ rounding: RoundingMode, _ flags: inout FloatFlags
     ) -> UInt64 {
-        Binary64.multiply(a, b, rounding, &flags)
+        Binary64.onHost(a, b, rounding, flags, *) ?? Binary64.multiply(a, b, rounding, &flags)
     }
 
     public static func div64(
         _ a: UInt64, _ b: UInt64, _ rounding: RoundingMode, _ flags: inout FloatFlags
     ) -> UInt64 {
-        Binary64.divide(a, b, rounding, &flags)
+        Binary64.onHost(a, b, rounding, flags, /) ?? Binary64.divide(a, b, rounding, &flags)
     }
 
     public static func sqrt64(_ a: UInt64, _ rounding: RoundingMode, _ flags: inout FloatFlags) -> UInt64 {
-        Binary64.squareRoot(a, rounding, &flags)
+        Binary64.rootOnHost(a, rounding, flags) ?? Binary64.squareRoot(a, rounding, &flags)
     }
 
     /// `a × b + c` with one rounding; the other fused instructions negate `a` or `c` first.
     public static func fma64(
         _ a: UInt64, _ b: UInt64, _ c: UInt64, _ rounding: RoundingMode, _ flags: inout FloatFlags
     ) -> UInt64 {
-        Binary64.fusedMultiplyAdd(a, b, c, rounding, &flags)
+        Binary64.fusedOnHost(a, b, c, rounding, flags) ?? Binary64.fusedMultiplyAdd(a, b, c, rounding, &flags)
     }
 }

@@ -67,6 +67,7 @@ extension HartState {
             core[.remaining] = UInt64(truncatingIfNeeded: limit)
             while true {
                 core[.dataContext] = unsafe state.pointee.dataContext
+                core[.floatContext] = unsafe state.pointee.floatContext
                 core[.fetchContext] = unsafe UInt64(state.pointee.fetchContext)
                 let entry = unsafe state.pointee.blocks.hostCode.entry(block.hostCode)
                 entry.run(core)
@@ -110,6 +111,10 @@ extension HartState {
                 }
                 return (unsafe state.pointee.retire(limit - remaining - counted) + counted, true)
             }
+        }
+
+        private var floatContext: UInt64 {
+            mutating get { mstatus & StatusBits.fs == StatusBits.fs ? dataContext : HartCore.noContext }
         }
 
         /// The translated block at `pc` in the jump cache, if `remaining` instructions suffice for it.

@@ -216,6 +216,20 @@
             return scratch
         }
 
+        /// An instruction of `reg` and a floating-point register.
+        mutating func float(_ opcode: UInt8, _ reg: UInt8, _ number: UInt8) {
+            prefix(wide: true, reg, 0, 3)
+            byte(opcode)
+            core(reg, HartCore.floatsOffset + Int(number) * 8 - Self.bias)
+        }
+
+        /// Ones above the single in a floating-point register.
+        mutating func box(_ number: UInt8) {
+            byte(0xC7)
+            core(0, HartCore.floatsOffset + Int(number) * 8 + 4 - Self.bias)
+            word(-1)
+        }
+
         // MARK: operations
 
         mutating func move(_ to: HostRegister, _ from: HostRegister) {

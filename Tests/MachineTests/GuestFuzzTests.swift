@@ -13,6 +13,9 @@ import Wire
     /// Beside 64 MiB of RAM: the process itself, the harts' decode caches and translated code. Measured: below 60 MiB.
     private static let residentLimit = (64 + 128) << 20
 
+    /// The exit status of a guest that does not find its card.
+    private static let absentCard: Int32 = 99
+
     /// The peak of a process' resident memory so far, in bytes; 0 when it is gone.
     private func residentPeak(_ id: Int32) -> Int {
         guard let text = try? String(contentsOf: URL(filePath: "/proc/\(id)/status"), encoding: .utf8),
@@ -23,13 +26,22 @@ import Wire
     }
 
     /// Runs an ELF file until its end or a limit. `note` names the seed.
-    private func expectSurvived(_ elf: [UInt8], _ arguments: [String], flash: Bool = false, note: String) throws {
+    private func expectSurvived(
+        _ elf: [UInt8], _ arguments: [String], flash: Bool = false, card kind: String? = nil, note: String
+    ) throws {
         let folder = TemporaryFolder()
+        let card = try kind.map { kind in
+            let path = folder.file("pcie")
+            let process = try RunningProcess(binary(kind), ["--listen", "pcie=\(path)"])
+            #expect(eventually { FileManager.default.fileExists(atPath: path) })
+            return process
+        }
         let file = folder.file("program.elf")
         try Data(elf).write(to: URL(filePath: file))
         var arguments = ["--elf", file, "--memory", "64MiB", "--timeout", "20s"] + arguments
         let listener = try flash ? Listener(path: folder.file("spi")) : nil
         if flash { arguments += ["--connect", "spi=\(folder.file("spi"))"] }
+        if card != nil { arguments += ["--connect", "rp0=\(folder.file("pcie"))"] }
         let process = try RunningProcess(binary("host-cpu"), arguments)
         var server: WorkerThread?
         if let listener {
@@ -50,7 +62,14 @@ import Wire
         #expect(hasEnded, "still runs \(note)")
         // 124: the limit. A guest may also hit the finisher or tohost; a signal would be 128 and more.
         #expect(status.map { $0 < 128 } ?? false, "ended with \(String(describing: status)) \(note): \(process.text)")
+        #expect(status != Self.absentCard, "the guest has not found its card \(note)")
         #expect(peak < Self.residentLimit, "\(peak >> 20) MiB resident \(note)")
+        guard let card else { return }
+        #expect(card.process.isRunning, "the card ended \(note): \(card.text)")
+        let cardPeak = residentPeak(card.process.processIdentifier)
+        #expect(cardPeak < Self.residentLimit, "the card has \(cardPeak >> 20) MiB resident \(note)")
+        card.terminate()
+        #expect(card.waitForExit() == 0, "\(card.text)")
     }
 
     // MARK: every register of every device
@@ -63,7 +82,8 @@ import Wire
         var list = [
             // Bit 15 is clear in every command of the finisher: the machine is not powered off.
             range(MemoryMap.testFinisher, set: 0x8000), range(MemoryMap.rtc), range(MemoryMap.clint),
-            range(MemoryMap.uart), range(MemoryMap.pciePortIO), range(MemoryMap.flash), range(MemoryMap.pcieECAM),
+            range(MemoryMap.uart), range(MemoryMap.ps2), range(MemoryMap.pciePortIO), range(MemoryMap.flash),
+            range(MemoryMap.pcieECAM),
             (MemoryMap.pcieECAM.base, 0x1_FFFF, 0), range(MemoryMap.pcieMemory32),
             range(MemoryMap.pcieMemory64(memorySize: 64 << 20)), (0x5_0000, 0xFFFF, 0), (0x8400_0000, 0xFFFF, 0),
             (.max << 32, 0xFFFF_FFFF, 0),
@@ -81,8 +101,17 @@ import Wire
     }
 
     /// Loads and stores at random for ever, interrupts taken in between; traps go on behind the instruction.
-    private func deviceProgram(_ interrupts: String, harts: UInt64, seed: UInt64) -> [UInt8] {
-        let targets = targets(interrupts, harts: harts)
+    /// With a card, its registers and configuration are hit most.
+    private func deviceProgram(_ interrupts: String, harts: UInt64, card identity: UInt64? = nil, seed: UInt64)
+        -> [UInt8]
+    {
+        var targets = targets(interrupts, harts: harts)
+        let (port, function) = (MemoryMap.pcieECAM.base + 1 << 15, MemoryMap.pcieECAM.base + 1 << 20)
+        let window = MemoryMap.pcieMemory32.base
+        if identity != nil {
+            for _ in 0..<8 { targets += [(window, 0x1FFF, 0), (function, 0xFFF, 0)] }
+            targets.append((port, 0xFFF, 0))
+        }
         var code = Assembler()
         let (begin, handler) = (code.label(), code.label())
         code.j(begin)
@@ -107,6 +136,27 @@ import Wire
         code.xor(.s0, .s0, .t0)
         code.li(.s1, 0x8010_0000)
         code.li(.s2, UInt64(targets.count))
+        if let identity {
+            // Buses 0, 1, 1; a window of 1 MiB; BAR0 and BAR2 in it; memory space and bus master on.
+            for (address, value) in [
+                (port + 0x18, 0x01_0100), (port + 0x20, UInt64(window >> 16 | window)), (port + 4, 6),
+                (function + 0x10, window), (function + 0x18, window + 0x1000), (function + 4, 6),
+            ] as [(UInt64, UInt64)] {
+                code.li(.t0, address)
+                code.li(.t1, value)
+                code.sw(.t1, 0, .t0)
+            }
+            // The card must be there, or nothing is tried at all.
+            let isThere = code.label()
+            code.li(.t0, window)
+            code.lw(.t0, 0, .t0)
+            code.li(.t1, identity)
+            code.beq(.t0, .t1, isThere)
+            code.li(.t0, MemoryMap.testFinisher.base)
+            code.li(.t1, UInt64(Self.absentCard) << 16 | 0x3333)
+            code.sw(.t1, 0, .t0)
+            code.place(isThere)
+        }
         code.csrrsi(0x300, 8)
         code.auipc(.ra)
         code.addi(.ra, .ra, 8)
@@ -211,6 +261,19 @@ import Wire
                 program,
                 ["--interrupts", interrupts, "--harts", "\(harts)", "--instructions", "\(6_000_000 / harts)"],
                 flash: true, note: "(\(interrupts), \(harts) harts, BASEBOARD_SEED=\(random.seed))")
+        }
+    }
+
+    @Test(arguments: ["offload-card", "adapter-card"])
+    func `a guest that hits every register of a card at random neither ends the card nor the host`(_ card: String)
+        throws
+    {
+        var random = SeededGenerator.fresh()
+        for _ in 0..<Self.runs {
+            try expectSurvived(
+                deviceProgram("aia", harts: 2, card: identity, seed: random.next()),
+                ["--harts", "2", "--instructions", "1000000"], card: card,
+                note: "(\(card), BASEBOARD_SEED=\(random.seed))")
         }
     }
 

@@ -264,10 +264,10 @@ import Wire
         }
     }
 
-    @Test(arguments: ["offload-card", "adapter-card"])
-    func `a guest that hits every register of a card at random neither ends the card nor the host`(_ card: String)
-        throws
-    {
+    @Test(arguments: [("offload-card", 0x4442_464F), ("adapter-card", 0x4442_4441)] as [(String, UInt64)])
+    func `a guest that hits every register of a card at random neither ends the card nor the host`(
+        _ card: String, _ identity: UInt64
+    ) throws {
         var random = SeededGenerator.fresh()
         for _ in 0..<Self.runs {
             try expectSurvived(

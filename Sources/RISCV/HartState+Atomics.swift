@@ -1,6 +1,6 @@
 // A: load-reserved, store-conditional and atomic memory operations, by the host's own atomics on guest memory.
 //
-// Spec: RISC-V Unprivileged 20240411 chapter 13. All orderings are done as the strongest one.
+// Spec: RISC-V Unprivileged 20240411 chapter 13. AMOs and SCs that write are done with the strongest ordering.
 // A store-conditional fails when another hart wrote the reserved line by an atomic instruction (see ReservationTable) or
 // when memory holds another value than was reserved.
 // Deviates: plain stores of another hart that leave the reserved value in place go unnoticed. Lock-free code that relies

@@ -49,6 +49,7 @@ private final class DifferentialScenario {
     /// Whether all ways run with the same budgets; otherwise budgets are cut in pieces and only what may not depend on
     /// them happens.
     private let isTimed: Bool
+    private let clock: TimeSource.Clock
     private let image: [UInt8]
     private let starts: [Int]
     private(set) var retired: UInt64 = 0
@@ -56,7 +57,9 @@ private final class DifferentialScenario {
     init(seed: UInt64, isTimed: Bool) {
         self.seed = seed
         self.isTimed = isTimed
-        var code = RandomCode(seed: seed, isTimed: isTimed)
+        // Every other program sees time pass, which the instruction clock makes repeatable.
+        clock = seed & 1 == 0 ? .wall : .instructions
+        var code = RandomCode(seed: seed, isTimed: isTimed, hasClock: clock == .instructions)
         image = code.image()
         starts = code.starts
     }
@@ -66,7 +69,7 @@ private final class DifferentialScenario {
 
     private func start(last: Int, count: Int) -> (machines: [TestMachine], difference: Difference?) {
         let machines = Self.translations.map {
-            TestMachine(image: image, ramSize: RandomCode.ramSize, translation: $0)
+            TestMachine(image: image, ramSize: RandomCode.ramSize, translation: $0, clock: clock)
         }
         for part in 0...last {
             if part == last && count == 0 { break }

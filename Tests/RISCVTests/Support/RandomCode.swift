@@ -21,6 +21,8 @@ struct RandomCode {
     var random: SeededGenerator
     /// Whether what runs may depend on when blocks are decoded or attention is looked at: stores to code, lines.
     private let isTimed: Bool
+    /// Whether time may be read and timers set: by the instruction clock they are the same in every run.
+    private let hasClock: Bool
     private var halves: [UInt16] = []
     /// Offsets of instructions from the start of the code.
     private(set) var starts: [Int] = []
@@ -28,9 +30,10 @@ struct RandomCode {
 
     private enum Jump { case branch, jal, compressedBranch, compressedJump, far }
 
-    init(seed: UInt64, isTimed: Bool) {
+    init(seed: UInt64, isTimed: Bool, hasClock: Bool) {
         random = SeededGenerator(seed: seed)
         self.isTimed = isTimed
+        self.hasClock = hasClock
         while halves.count < Self.codePages * 2048 - 64 { item() }
         for _ in 0..<8 { half(0x0001) }
         resolveJumps()
@@ -370,6 +373,8 @@ struct RandomCode {
         var number = Self.csrs.randomElement(using: &random)!
         // Rather than mstatus and sstatus, which often turn floating point off.
         if chance(3) || number & ~0x200 == 0x100 && !chance(6) { number = Int.random(in: 1...3, using: &random) }
+        // time and stimecmp.
+        if hasClock && chance(6) { number = chance(2) ? 0xC01 : 0x14D }
         let f3 = [1, 2, 3, 5, 6, 7].randomElement(using: &random)! as UInt32
         immediate(0x73, f3, target(), chance(2) ? 0 : any(), number)
     }
@@ -415,6 +420,7 @@ struct RandomCode {
     init(choices seed: UInt64) {
         random = SeededGenerator(seed: seed)
         isTimed = false
+        hasClock = false
     }
 
     private mutating func rare() {
@@ -428,6 +434,11 @@ struct RandomCode {
             // The serial port's status; a store to it is taken too.
             word(0x37 | 16 << 7 | 0x1000_0000)
             if chance(2) { immediate(0x03, 4, target(), 16, 5) } else { store(0x23, 0, 16, any(), 4) }
+        case 9 where hasClock:
+            // mtime, or mtimecmp.
+            let isRead = chance(2)
+            word(0x37 | 16 << 7 | (isRead ? 0x0200_C000 : 0x0200_4000))
+            if isRead { immediate(0x03, 3, target(), 16, -8) } else { store(0x23, 3, 16, any(), 0) }
         case 8 where isTimed:
             // The CLINT's software interrupt.
             word(0x37 | 16 << 7 | 0x0200_0000)

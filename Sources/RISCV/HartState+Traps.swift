@@ -72,10 +72,12 @@ extension HartState {
         mip = pending
     }
 
-    /// The next time at which a timer becomes pending, in ticks; `.max`: never.
+    /// The next time at which a timer that can end WFI becomes pending, in ticks; `.max`: never.
     var nextDeadline: UInt64 {
         mutating get {
-            min(signals.machineTimerDeadline, menvcfg & EnvironmentBits.stce != 0 ? stimecmp : .max)
+            min(
+                mie & InterruptBits.mti != 0 ? signals.machineTimerDeadline : .max,
+                mie & InterruptBits.sti != 0 ? supervisorTimerDeadline : .max)
         }
     }
 

@@ -17,7 +17,7 @@ struct ProgramOptions: ParsableArguments {
             discussion: """
                 Segments are loaded by physical address; every hart starts at the entry in M-mode with a0 = mhartid and a1 = \
                 devicetree. The program ends by tohost (bit 0 set: the result is the value shifted right by one) or by the \
-                test finisher. The exit status is the result's low byte, as Spike's is: 0 means passed. What it prints by \
+                test finisher. The exit status is the result's low byte (255 where that is 0): 0 means passed. What it prints by \
                 HTIF or COM1 is on standard output.
                 """, valueName: "file"))
     var elf: String?
@@ -48,8 +48,9 @@ struct ProgramOptions: ParsableArguments {
     /// The status of a run that a limit ended, as timeout(1) has it.
     static let limitStatus: Int32 = 124
 
-    /// The exit status of a program that ended by itself: the low byte, as exit(3) and so Spike take it.
-    static func status(result: UInt64) -> Int32 { Int32(result & 0xFF) }
+    /// The exit status of a program that ended by itself: the low byte, as exit(3) and so Spike take it, but never zero
+    /// for a failure.
+    static func status(result: UInt64) -> Int32 { result != 0 && result & 0xFF == 0 ? 255 : Int32(result & 0xFF) }
 
     /// The exit status after a failure by the test finisher, which is never zero.
     static func status(failure code: UInt16) -> Int32 { max(Int32(code & 0xFF), 1) }

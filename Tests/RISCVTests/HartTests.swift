@@ -271,6 +271,28 @@ import Testing
         }
     }
 
+    @Test func `an expired timer that mie disables does not keep a waiting hart awake`() {
+        let machine = TestMachine(image: [])
+        let hart = machine.harts[0]
+        // csrw mie, a0; wfi: MEI alone is enabled, MTI is pending all the time.
+        hart.setX(10, 1 << 11)
+        machine.wires[0].signals.machineTimerDeadline = 0
+        machine.store(code: [0x3045_1073, Self.wfi, Self.jumpToSelf], at: Self.base)
+        #expect(hart.run(budget: 100) == .waitForInterrupt)
+        let waker = Thread { [signals = machine.wires[0].signals] in
+            Thread.sleep(forTimeInterval: 0.1)
+            signals.set(.machineExternal, true)
+        }
+        let start = ContinuousClock.now
+        waker.start()
+        var waits = 0
+        repeat {
+            waits += 1
+            hart.waitForInterrupt()
+        } while hart.run(budget: 100) == .waitForInterrupt && ContinuousClock.now < start + .seconds(20)
+        #expect(hart.csr(0x344)! & 1 << 11 != 0 && waits < 100)
+    }
+
     @Test func `stop stays, reset and kick are told once`() {
         let machine = TestMachine(image: [])
         let (hart, signals) = (machine.harts[0], machine.wires[0].signals)

@@ -78,7 +78,7 @@ struct AdapterProcessTests {
         _ = eventually {
             client.send(ping)
             answer = client.receive(within: 200)
-            return answer != nil || !qemu.process.isRunning
+            return answer != nil || !qemu.isRunning
         }
         #expect(answer?.count == 28, "\(qemu.text)")
         #expect(answer.map { Array($0[4..<10]) } == [0x00, 0x00, 0x11, 0xBE, 0x40, 0x2A])

@@ -70,7 +70,8 @@ import Wire
         try QMPClient(path: "\(bench.runtime)/bench/host0.control.sock").send("test-block")
         let start = MonotonicTime.now
         let record = try bench.record()
-        #expect(MonotonicTime.now.since(start) < .seconds(5))
+        // It waits a bounded time for each component, and no longer; a busy machine adds to it.
+        #expect(MonotonicTime.now.since(start) < .seconds(30))
         #expect(try bench.component("host0", of: record)["status"] == "does not answer")
         #expect(try bench.component("flash0", of: record)["status"] == "running")
         // Asked after the one that hangs, and not blamed for it.

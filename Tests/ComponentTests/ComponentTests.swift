@@ -44,7 +44,7 @@ import Wire
     @Test(arguments: [SIGTERM, SIGINT]) func `a signal ends it cleanly`(signal: Int32) throws {
         let process = try start()
         _ = try connect()
-        kill(process.process.processIdentifier, signal)
+        process.signal(signal)
         #expect(process.waitForExit() == 0)
     }
 
@@ -149,7 +149,7 @@ import Wire
         try #require(shell.waitForOutput("child "))
         let word = shell.text.split(whereSeparator: \.isWhitespace).drop { $0 != "child" }.dropFirst().first
         let child = try #require(word.flatMap { Int32($0) })
-        kill(shell.process.processIdentifier, SIGKILL)
+        shell.signal(SIGKILL)
         #expect(eventually { kill(child, 0) != 0 }, "process \(child) outlives its parent")
     }
 

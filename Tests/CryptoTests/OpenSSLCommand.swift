@@ -1,4 +1,5 @@
 import Foundation
+import TestKit
 
 /// The `openssl` program: the foreign implementation that these tests compare with.
 struct OpenSSLCommand {
@@ -32,20 +33,9 @@ struct OpenSSLCommand {
     /// Runs `openssl` with `arguments` in the folder; returns what it wrote to standard output.
     @discardableResult
     func callAsFunction(_ arguments: String...) throws -> String {
-        let process = Process()
-        process.executableURL = URL(fileURLWithPath: "/usr/bin/openssl")
-        process.arguments = arguments
-        process.currentDirectoryURL = folder
-        let output = Pipe()
-        process.standardOutput = output
-        process.standardError = output
-        process.standardInput = FileHandle.nullDevice
-        try process.run()
-        let text = String(decoding: output.fileHandleForReading.readDataToEndOfFile(), as: UTF8.self)
-        process.waitUntilExit()
-        guard process.terminationStatus == 0 else {
-            throw Failure(status: process.terminationStatus, output: text)
-        }
+        let (status, text) = try run(
+            "/bin/sh", ["-c", "cd \"$0\" && exec /usr/bin/openssl \"$@\" </dev/null", folder.path] + arguments)
+        guard status == 0 else { throw Failure(status: status ?? -1, output: text) }
         return text
     }
 }

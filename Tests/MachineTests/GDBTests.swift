@@ -114,7 +114,7 @@ import Wire
         let guest = try DebugGuest(DebugGuest.counting())
         let gdb = try guest.interactiveGDB("set breakpoint always-inserted on\nbreak inner\ncontinue\n")
         #expect(gdb.waitForOutput("Breakpoint 1, inner"), "\(gdb.text)")
-        kill(gdb.process.processIdentifier, SIGKILL)
+        gdb.signal(SIGKILL)
         #expect(gdb.waitForExit() == 128 + SIGKILL)
         #expect(try guest.isRunning())
         #expect(try guest.gdb("printf \"word %x\\n\", *(short*)&inner == (short)0x9002").contains("word 0"))

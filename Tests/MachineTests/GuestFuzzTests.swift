@@ -54,8 +54,8 @@ import Wire
         }
         var peak = 0
         let hasEnded = eventually(within: .seconds(60)) {
-            peak = max(peak, residentPeak(process.process.processIdentifier))
-            return !process.process.isRunning
+            peak = max(peak, residentPeak(process.pid))
+            return !process.isRunning
         }
         let status = process.waitForExit()
         server?.join()
@@ -65,8 +65,8 @@ import Wire
         #expect(status != Self.absentCard, "the guest has not found its card \(note)")
         #expect(peak < Self.residentLimit, "\(peak >> 20) MiB resident \(note)")
         guard let card else { return }
-        #expect(card.process.isRunning, "the card ended \(note): \(card.text)")
-        let cardPeak = residentPeak(card.process.processIdentifier)
+        #expect(card.isRunning, "the card ended \(note): \(card.text)")
+        let cardPeak = residentPeak(card.pid)
         #expect(cardPeak < Self.residentLimit, "the card has \(cardPeak >> 20) MiB resident \(note)")
         card.terminate()
         #expect(card.waitForExit() == 0, "\(card.text)")

@@ -115,7 +115,7 @@ struct BMCProcessTests {
             eventually {
                 client.send(presencePing)
                 answer = client.receive(within: 200)
-                return answer != nil || !qemu.process.isRunning
+                return answer != nil || !qemu.isRunning
             }, "\(qemu.text)")
         #expect(answer == presencePong, "\(qemu.text)")
         let state = try bmc.control.execute("query-bmc")

@@ -32,15 +32,15 @@ public final class ComponentProcess {
         // A path is there before anyone listens on it: connecting is the condition, not the file.
         _ = eventually {
             client = try? QMPClient(path: folder.file("\(kind).control"))
-            return client != nil || !child.process.isRunning
+            return client != nil || !child.isRunning
         }
         guard let client else { throw Failure(kind: kind, output: child.text) }
         control = client
         let isReady = eventually {
             let history = (try? client.execute("query-events"))?.arrayValue ?? []
-            return history.contains { $0["event"] == "COMPONENT_READY" } || !child.process.isRunning
+            return history.contains { $0["event"] == "COMPONENT_READY" } || !child.isRunning
         }
-        guard isReady, child.process.isRunning else { throw Failure(kind: kind, output: child.text) }
+        guard isReady, child.isRunning else { throw Failure(kind: kind, output: child.text) }
     }
 
     /// Connects to a port it serves.

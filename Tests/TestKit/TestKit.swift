@@ -1,5 +1,5 @@
 // What the tests of every room share: a folder to work in, binaries to run, seeds that repeat, conditions to wait for.
-public import Foundation
+internal import Foundation
 internal import Wire
 
 /// A unique folder with a short path (a Unix socket's path holds 107 bytes), removed with everything in it.
@@ -33,61 +33,88 @@ public func binary(_ name: String) -> String {
 }
 
 /// A child process whose output is collected; killed when its last owner lets go.
+///
+/// Foundation's Process is not used: among many at once its dispatch sources crashed the test process now and then.
 public final class RunningProcess: @unchecked Sendable {
-    public let process = Process()
+    /// What the reading thread collects; it outlives the owner when a grandchild holds the pipe open.
+    private final class Output: @unchecked Sendable {
+        let lock = NSLock()
+        var bytes: [UInt8] = []
+        var hasEnded = false
+    }
+
+    private let child: ChildProcess
+    private let output = Output()
+    private let input: Descriptor
     private let lock = NSLock()
-    private var output: [UInt8] = []
-    private var hasEnded = false
-    private let input = Pipe()
+    private var exit: ChildProcess.Exit?
 
     /// Starts `path`. Both output streams are collected together.
     public init(_ path: String, _ arguments: [String], environment: [String: String] = [:]) throws {
-        process.executableURL = URL(fileURLWithPath: path)
-        process.arguments = arguments
-        process.environment = ProcessInfo.processInfo.environment.merging(environment) { _, new in new }
-        let pipe = Pipe()
-        process.standardOutput = pipe
-        process.standardError = pipe
-        process.standardInput = input
-        pipe.fileHandleForReading.readabilityHandler = { [weak self] handle in
-            let data = handle.availableData
-            if data.isEmpty {
-                handle.readabilityHandler = nil
-                self?.end()
-            } else {
-                self?.append(data)
+        let (childInput, input) = try Self.pipe()
+        let (reader, childOutput) = try Self.pipe()
+        self.input = input
+        let variables = ProcessInfo.processInfo.environment.merging(environment) { _, new in new }
+        child = try ChildProcess(
+            path, arguments, environment: variables.map { ($0.key, $0.value) },
+            descriptors: [childInput, childOutput, childOutput])
+        Thread.detachNewThread { [output] in
+            while let some = try? reader.readSome(limit: 65_536), !some.isEmpty {
+                output.lock.withLock { output.bytes += some }
             }
+            output.lock.withLock { output.hasEnded = true }
         }
-        try process.run()
     }
 
-    deinit { if process.isRunning { kill(process.processIdentifier, SIGKILL) } }
+    deinit {
+        guard isRunning else { return }
+        child.signal(SIGKILL)
+        _ = child.wait()
+    }
 
-    private func append(_ data: Data) { lock.withLock { output.append(contentsOf: data) } }
-    private func end() { lock.withLock { hasEnded = true } }
+    private static func pipe() throws -> (read: Descriptor, write: Descriptor) {
+        var ends: [Int32] = [0, 0]
+        guard pipe2(&ends, O_CLOEXEC) == 0 else { throw CocoaError(.fileReadUnknown) }
+        return (Descriptor(adopting: ends[0]), Descriptor(adopting: ends[1]))
+    }
+
+    public var pid: Int32 { child.pid }
+
+    public var isRunning: Bool {
+        lock.withLock {
+            if exit == nil { exit = child.wait(waiting: false) }
+            return exit == nil
+        }
+    }
 
     /// What it printed so far.
-    public var text: String { String(decoding: lock.withLock { output }, as: UTF8.self) }
+    public var text: String { String(decoding: output.lock.withLock { output.bytes }, as: UTF8.self) }
 
     /// Writes to its standard input.
-    public func type(_ text: String) { input.fileHandleForWriting.write(Data(text.utf8)) }
+    public func type(_ text: String) { try? input.writeAll(Array(text.utf8)) }
 
     /// Waits until its output holds `text`; false when the deadline passes or it ends first.
     public func waitForOutput(_ wanted: String, within limit: Duration = .seconds(20)) -> Bool {
-        eventually(within: limit) { text.contains(wanted) || !process.isRunning } && text.contains(wanted)
+        eventually(within: limit) { text.contains(wanted) || !isRunning } && text.contains(wanted)
     }
 
     /// Waits for its end; its exit status, 128 + signal when killed, nil when it still runs at the deadline.
     public func waitForExit(within limit: Duration = .seconds(20)) -> Int32? {
-        guard eventually(within: limit, { !process.isRunning }) else { return nil }
+        guard eventually(within: limit, { !isRunning }) else { return nil }
         // The last output may still be in the pipe; a grandchild may hold it open for longer than anyone cares.
-        _ = eventually(within: .seconds(5)) { lock.withLock { hasEnded } }
-        process.waitUntilExit()
-        return process.terminationReason == .exit ? process.terminationStatus : 128 + process.terminationStatus
+        _ = eventually(within: .seconds(5)) { output.lock.withLock { output.hasEnded } }
+        switch lock.withLock({ exit }) {
+        case .code(let code): return code
+        case .signal(let number): return 128 + number
+        case nil: return nil
+        }
     }
 
     /// Asks it to end.
-    public func terminate() { process.terminate() }
+    public func terminate() { signal(SIGTERM) }
+
+    /// Sends it a signal, unless it has ended.
+    public func signal(_ number: Int32) { if isRunning { child.signal(number) } }
 }
 
 /// Runs a program to its end; its exit status and its output. Fails the caller by throwing when it cannot start.

@@ -79,7 +79,7 @@ struct `Board firmware` {
         let folder = TemporaryFolder()
         let card = try RunningProcess(
             binary("offload-card"), ["--listen", "pcie=\(folder.file("card"))", "--serial", "BB-TEST-0001"])
-        #expect(eventually { FileManager.default.fileExists(atPath: folder.file("card")) })
+        #expect(eventually { isServed(folder.file("card")) })
         let host = try HostProcess(
             try Self.image(), ["--interrupts", interrupts, "--connect", "rp0=\(folder.file("card"))"])
         try host.setReset(released: true)

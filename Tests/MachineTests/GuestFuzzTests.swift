@@ -33,7 +33,7 @@ import Wire
         let card = try kind.map { kind in
             let path = folder.file("pcie")
             let process = try RunningProcess(binary(kind), ["--listen", "pcie=\(path)"])
-            #expect(eventually { FileManager.default.fileExists(atPath: path) })
+            #expect(eventually { isServed(path) })
             return process
         }
         let file = folder.file("program.elf")
@@ -62,7 +62,7 @@ import Wire
         #expect(hasEnded, "still runs \(note)")
         // 124: the limit. A guest may also hit the finisher or tohost; a signal would be 128 and more.
         #expect(status.map { $0 < 128 } ?? false, "ended with \(String(describing: status)) \(note): \(process.text)")
-        #expect(status != Self.absentCard, "the guest has not found its card \(note)")
+        #expect(status != Self.absentCard, "the guest has not found its card \(note): \(process.text)")
         #expect(peak < Self.residentLimit, "\(peak >> 20) MiB resident \(note)")
         guard let card else { return }
         #expect(card.isRunning, "the card ended \(note): \(card.text)")
@@ -137,6 +137,10 @@ import Wire
         code.li(.s1, 0x8010_0000)
         code.li(.s2, UInt64(targets.count))
         if let identity {
+            // Hart 0 finds the card; the others wait, since what they hit would move it away.
+            let (wait, isReady) = (code.label(), code.label())
+            code.li(.s3, 0x8020_0000)
+            code.bne(.a0, .zero, wait)
             // Buses 0, 1, 1; a window of 1 MiB; BAR0 and BAR2 in it; memory space and bus master on.
             for (address, value) in [
                 (port + 0x18, 0x01_0100), (port + 0x20, UInt64(window >> 16 | window)), (port + 4, 6),
@@ -156,6 +160,13 @@ import Wire
             code.li(.t1, UInt64(Self.absentCard) << 16 | 0x3333)
             code.sw(.t1, 0, .t0)
             code.place(isThere)
+            code.li(.t1, 1)
+            code.sw(.t1, 0, .s3)
+            code.place(wait)
+            code.lw(.t1, 0, .s3)
+            code.bne(.t1, .zero, isReady)
+            code.j(wait)
+            code.place(isReady)
         }
         code.csrrsi(0x300, 8)
         code.auipc(.ra)

@@ -1,5 +1,4 @@
 // The slow loop around the interpreter: requests, clocks, interrupts and the budget.
-import CSystem
 
 extension HartState {
     /// See `Hart.run(budget:)`.
@@ -52,14 +51,14 @@ extension HartState {
         }
     }
 
-    /// FENCE. On this host only a store that must be seen before a later load needs an instruction.
+    /// Whether a FENCE needs an instruction of the host. On x86-64 only a store that must be seen before a later load
+    /// does: predecessors O, W and successors I, R; PAUSE has no successors.
     @inline(__always)
-    mutating func fence(_ word: UInt32) {
+    static func needsHostFence(_ word: UInt32) -> Bool {
         #if arch(x86_64)
-            // Predecessors O, W and successors I, R; PAUSE has no successors.
-            if word >> 24 & 5 != 0 && word >> 20 & 10 != 0 { cs_fence() }
+            word >> 24 & 5 != 0 && word >> 20 & 10 != 0
         #else
-            cs_fence()
+            true
         #endif
     }
 }

@@ -7,6 +7,8 @@
 //
 // What surprised us: a switch over an enum of contiguous cases costs no range check.
 
+import CSystem
+
 extension HartState {
     /// How control left a block.
     private enum Exit {
@@ -262,7 +264,7 @@ extension HartState {
                     case .illegal:
                         fault(.illegalInstruction, 0)
                         break body
-                    case .fence: fence(slot.word)
+                    case .fence: if Self.needsHostFence(slot.word) { cs_fence() }
                     case .sh1add: x[slot.rd] = x[slot.rs2] &+ x[slot.rs1] &<< 1
                     case .sh2add: x[slot.rd] = x[slot.rs2] &+ x[slot.rs1] &<< 2
                     case .sh3add: x[slot.rd] = x[slot.rs2] &+ x[slot.rs1] &<< 3

@@ -76,12 +76,10 @@ struct `Board firmware` {
 
     @Test(arguments: ["aia", "plic"])
     func `a card behind a root port is enumerated, does DMA and interrupts`(_ interrupts: String) throws {
-        let folder = TemporaryFolder()
-        let card = try RunningProcess(
-            binary("offload-card"), ["--listen", "pcie=\(folder.file("card"))", "--serial", "BB-TEST-0001"])
-        #expect(eventually { isServed(folder.file("card")) })
+        let card = try ComponentProcess("offload-card", listens: ["pcie"], ["--serial", "BB-TEST-0001"])
         let host = try HostProcess(
-            try Self.image(), ["--interrupts", interrupts, "--connect", "rp0=\(folder.file("card"))"])
+            try Self.image(),
+            ["--interrupts", interrupts, "--connect", "rp0=\(card.folder.file("offload-card.pcie"))"])
         try host.setReset(released: true)
         let text = try host.serial.read(until: "Baseboard firmware: ready\r\n")
         #expect(text.contains("BB-TEST-0001"), "\(text)")
@@ -91,8 +89,8 @@ struct `Board firmware` {
         let again = try host.serial.read(until: "Baseboard firmware: ready\r\n")
         #expect(again.contains("BB-TEST-0001"), "\(again)")
         // A card that dies leaves an empty slot: the next reset notices, the next boot goes without it.
-        card.terminate()
-        #expect(card.waitForExit() == 0)
+        card.child.terminate()
+        #expect(card.child.waitForExit() == 0)
         try host.setReset(released: false)
         #expect(host.process.waitForOutput("root port 0: the link is down"))
         try host.setReset(released: true)

@@ -30,18 +30,13 @@ import Wire
         _ elf: [UInt8], _ arguments: [String], flash: Bool = false, card kind: String? = nil, note: String
     ) throws {
         let folder = TemporaryFolder()
-        let card = try kind.map { kind in
-            let path = folder.file("pcie")
-            let process = try RunningProcess(binary(kind), ["--listen", "pcie=\(path)"])
-            #expect(eventually { isServed(path) })
-            return process
-        }
+        let card = try kind.map { try ComponentProcess($0, in: folder, listens: ["pcie"]) }
         let file = folder.file("program.elf")
         try Data(elf).write(to: URL(filePath: file))
         var arguments = ["--elf", file, "--memory", "64MiB", "--timeout", "20s"] + arguments
         let listener = try flash ? Listener(path: folder.file("spi")) : nil
         if flash { arguments += ["--connect", "spi=\(folder.file("spi"))"] }
-        if card != nil { arguments += ["--connect", "rp0=\(folder.file("pcie"))"] }
+        if let card { arguments += ["--connect", "rp0=\(folder.file("\(card.kind).pcie"))"] }
         let process = try RunningProcess(binary("host-cpu"), arguments)
         var server: WorkerThread?
         if let listener {
@@ -64,7 +59,7 @@ import Wire
         #expect(status.map { $0 < 128 } ?? false, "ended with \(String(describing: status)) \(note): \(process.text)")
         #expect(status != Self.absentCard, "the guest has not found its card \(note): \(process.text)")
         #expect(peak < Self.residentLimit, "\(peak >> 20) MiB resident \(note)")
-        guard let card else { return }
+        guard let card = card?.child else { return }
         #expect(card.isRunning, "the card ended \(note): \(card.text)")
         let cardPeak = residentPeak(card.pid)
         #expect(cardPeak < Self.residentLimit, "the card has \(cardPeak >> 20) MiB resident \(note)")

@@ -137,16 +137,6 @@ public func eventually(within limit: Duration = .seconds(20), _ condition: () ->
     return true
 }
 
-/// Whether somebody listens on the Unix socket `path`. The file alone says less: it is there before anyone listens.
-public func isServed(_ path: String) -> Bool {
-    guard let sockets = try? String(contentsOfFile: "/proc/net/unix", encoding: .utf8) else { return false }
-    // Number, references, protocol, flags (0x10000: listening), type, state, inode, path.
-    return sockets.split(separator: "\n").contains { line in
-        let fields = line.split(separator: " ", omittingEmptySubsequences: true)
-        return fields.count == 8 && fields[7] == path && fields[3] == "00010000"
-    }
-}
-
 /// The number of descriptors this process has open.
 public func openDescriptorCount() -> Int {
     ((try? FileManager.default.contentsOfDirectory(atPath: "/proc/self/fd"))?.count ?? 1) - 1

@@ -89,12 +89,7 @@ extension Hart {
         case .step:
             step(debugging, leave)
             between?()
-        case .run:
-            if debugging.breakpoints.compared.isEmpty {
-                goOn(debugging.breakpoints, between, leave)
-            } else {
-                compare(debugging.breakpoints, between, leave)
-            }
+        case .run: goOn(debugging.breakpoints, between, leave)
         }
     }
 
@@ -123,28 +118,14 @@ extension Hart {
         }
     }
 
+    /// Until it is asked to stop or meets a breakpoint; with addresses to compare, instruction by instruction.
     private func goOn(_ breakpoints: BreakpointSet, _ between: (() -> Void)?, _ leave: (DebugStop) -> Void) {
-        while true {
-            let reason = run(budget: between == nil ? .max : Self.slice)
-            between?()
-            switch reason {
-            case .budget, .kicked, .resetRequested: continue
-            case .waitForInterrupt: waitForInterrupt()
-            case .stopRequested: return
-            case .breakpoint:
-                if let stop = stop(at: breakpoints) { return leave(stop) }
-                takeBreakpointException()
-            }
-        }
-    }
-
-    /// With addresses to compare: instruction by instruction.
-    private func compare(_ breakpoints: BreakpointSet, _ between: (() -> Void)?, _ leave: (DebugStop) -> Void) {
+        let budget = !breakpoints.compared.isEmpty ? 1 : between == nil ? .max : Self.slice
         while true {
             if let isSoftware = breakpoints.compared[pc] {
                 return leave(isSoftware ? .softwareBreakpoint(hart: index) : .hardwareBreakpoint(hart: index))
             }
-            let reason = run(budget: 1)
+            let reason = run(budget: budget)
             between?()
             switch reason {
             case .budget, .kicked, .resetRequested: continue

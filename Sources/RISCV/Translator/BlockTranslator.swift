@@ -211,8 +211,8 @@
                 emit.field(0x89, 0, .exitIndex)
                 exit(.illegal)
             case .fence:
-                // As `HartState.fence`: only a store before a later load needs an instruction, lock or dword [rsp], 0.
-                if slot.word >> 24 & 5 != 0 && slot.word >> 20 & 10 != 0 {
+                // lock or dword [rsp], 0
+                if HartState.needsHostFence(slot.word) {
                     for byte: UInt8 in [0xF0, 0x83, 0x0C, 0x24, 0x00] { emit.byte(byte) }
                 }
             case .sh1add: shiftAdd(slot, 1)

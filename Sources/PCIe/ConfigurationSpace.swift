@@ -152,14 +152,18 @@ public struct ConfigurationSpace: Sendable {
         return place
     }
 
-    /// The offset of a capability, found as software finds it, or nil.
-    public func capability(_ identifier: UInt8) -> Int? {
+    /// The offset of the first capability of a kind, found as software finds it, or nil.
+    public func capability(_ identifier: UInt8) -> Int? { capabilities(identifier).first }
+
+    /// The offsets of all capabilities of a kind, in the order of the list.
+    public func capabilities(_ identifier: UInt8) -> [Int] {
+        var found: [Int] = []
         var place = Int(bytes[ConfigurationRegister.capabilityList] & 0xFC)
         // 48 capabilities of 4 bytes fill the list; a chain that is longer loops.
         for _ in 0..<48 where place >= ConfigurationRegister.headerSize && place < 0xFF {
-            if bytes[place] == identifier { return place }
+            if bytes[place] == identifier { found.append(place) }
             place = Int(bytes[place + 1] & 0xFC)
         }
-        return nil
+        return found
     }
 }

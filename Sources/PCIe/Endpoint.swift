@@ -13,10 +13,16 @@ public protocol EndpointModel: AnyObject, Sendable {
     func reset()
     /// Bus mastering was switched, or the client's memory maps changed.
     func busChanged()
+    /// An access inside the live vendor-specific capability `index` of the description; offsets count from the
+    /// capability's first byte and are 2 or more.
+    func readCapability(_ index: Int, offset: Int, into bytes: inout MutableRawSpan)
+    func writeCapability(_ index: Int, offset: Int, from bytes: RawSpan)
 }
 
 extension EndpointModel {
     public func busChanged() {}
+    public func readCapability(_ index: Int, offset: Int, into bytes: inout MutableRawSpan) { bytes.fill(with: 0) }
+    public func writeCapability(_ index: Int, offset: Int, from bytes: RawSpan) {}
 }
 
 /// What a model drives: the endpoint's side of the bus. Any thread may call anything at any time.
@@ -37,6 +43,9 @@ public final class EndpointBus: Sendable {
         guard let vector = UInt32(exactly: vector) else { return false }
         return interrupts.raise(.msix, vector: vector)
     }
+
+    /// Whether the host has set up MSI-X: a function that may interrupt by INTx too must not do so then.
+    public var isMSIXEnabled: Bool { interrupts.isSet(.msix) }
 
     /// Sets the level of the INTx pin.
     public func setINTx(_ level: Bool) { interrupts.setINTx(level) }
@@ -71,6 +80,7 @@ public final class Endpoint: VFIODevice {
 
     private let pristine: ConfigurationSpace
     private let expressControl: Int
+    private let liveCapabilities: [(index: Int, range: Range<Int>)]
     private let state: Mutex<State>
     private let sizes: [UInt64]
 
@@ -78,6 +88,10 @@ public final class Endpoint: VFIODevice {
         self.description = description
         pristine = description.makeConfigurationSpace()
         expressControl = (pristine.capability(CapabilityID.express) ?? 0) + ExpressRegister.deviceControl
+        let places = pristine.capabilities(CapabilityID.vendorSpecific)
+        liveCapabilities = zip(places, description.vendorCapabilities).enumerated().compactMap { index, item in
+            item.1.isLive ? (index, item.0 + 2..<item.0 + item.1.size) : nil
+        }
         var sizes = [UInt64](repeating: 0, count: 6)
         for bar in description.bars { sizes[bar.index] = bar.size }
         self.sizes = sizes
@@ -122,8 +136,12 @@ public final class Endpoint: VFIODevice {
 
     public func readRegion(_ index: UInt32, offset: UInt64, into bytes: inout MutableRawSpan) throws(ErrorNumber) {
         if index == Self.configurationRegion {
+            let place = Int(truncatingIfNeeded: offset)
+            if let live = liveCapability(place, bytes.byteCount) {
+                return model.readCapability(live.index, offset: place - live.range.lowerBound + 2, into: &bytes)
+            }
             let space = state.withLock { $0.space }
-            space.read(Int(truncatingIfNeeded: offset), into: &bytes)
+            space.read(place, into: &bytes)
             return
         }
         guard index < 6 else { throw .invalid }
@@ -156,7 +174,15 @@ public final class Endpoint: VFIODevice {
         state.withLock { $0.space.get16(ConfigurationRegister.command) & CommandBits.memory != 0 }
     }
 
+    /// The live capability that an access lies in. A dump of more than that reads what the space holds.
+    private func liveCapability(_ offset: Int, _ count: Int) -> (index: Int, range: Range<Int>)? {
+        liveCapabilities.first { $0.range.contains(offset) && count <= $0.range.upperBound - offset }
+    }
+
     private func writeConfiguration(_ offset: Int, _ bytes: RawSpan) {
+        if let live = liveCapability(offset, bytes.byteCount) {
+            return model.writeCapability(live.index, offset: offset - live.range.lowerBound + 2, from: bytes)
+        }
         var values: [UInt8] = []
         for index in 0..<bytes.byteCount { values.append(bytes.uint8(at: index)) }
         let (before, after, resets) = state.withLock { state in

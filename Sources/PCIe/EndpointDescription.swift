@@ -34,6 +34,25 @@ public struct EndpointDescription: Sendable {
         }
     }
 
+    /// A vendor-specific capability. Spec: PCI Express Base §7.9.4.
+    public struct VendorCapability: Sendable {
+        /// What follows the identifier and the link to the next capability: first the capability's length, which is
+        /// filled in here, then the vendor's own bytes.
+        public var bytes: [UInt8]
+        /// Accesses that lie in the capability go to the model instead: registers that do something. The identifier
+        /// and the link are still answered here.
+        public var isLive: Bool
+
+        /// - Parameter bytes: from the capability's fourth byte on; at most 188.
+        public init(_ bytes: [UInt8], isLive: Bool = false) {
+            self.bytes = [UInt8(truncatingIfNeeded: bytes.count + 3)] + bytes
+            self.isLive = isLive
+        }
+
+        /// With the identifier and the link.
+        var size: Int { bytes.count + 2 }
+    }
+
     public var vendor: UInt16
     public var device: UInt16
     /// Base class, subclass and programming interface: 0x12_00_00 is a processing accelerator.
@@ -45,10 +64,13 @@ public struct EndpointDescription: Sendable {
     public var msix: MSIX?
     /// 1…4 for INTA#…INTD#, 0 for none.
     public var interruptPin: UInt8
+    /// In the order in which software finds them.
+    public var vendorCapabilities: [VendorCapability]
 
     public init(
         vendor: UInt16, device: UInt16, classCode: UInt32, subsystemVendor: UInt16 = 0, subsystem: UInt16 = 0,
-        revision: UInt8 = 0, bars: [BAR] = [], msix: MSIX? = nil, interruptPin: UInt8 = 0
+        revision: UInt8 = 0, bars: [BAR] = [], msix: MSIX? = nil, interruptPin: UInt8 = 0,
+        vendorCapabilities: [VendorCapability] = []
     ) {
         self.vendor = vendor
         self.device = device
@@ -59,10 +81,11 @@ public struct EndpointDescription: Sendable {
         self.bars = bars
         self.msix = msix
         self.interruptPin = interruptPin
+        self.vendorCapabilities = vendorCapabilities
     }
 
     /// The configuration space after reset: a type 0 header, the base address registers, power management, PCI
-    /// Express and, if there is one, MSI-X.
+    /// Express, MSI-X if there is one, and the vendor's capabilities.
     public func makeConfigurationSpace() -> ConfigurationSpace {
         var space = ConfigurationSpace()
         space.set16(ConfigurationRegister.vendorID, vendor)
@@ -87,6 +110,10 @@ public struct EndpointDescription: Sendable {
             space.addMSIX(
                 vectors: msix.vectors, tableBAR: msix.tableBAR, tableOffset: msix.tableOffset, pbaBAR: msix.pbaBAR,
                 pbaOffset: msix.pbaOffset)
+        }
+        for capability in vendorCapabilities {
+            let place = space.addCapability(CapabilityID.vendorSpecific, size: capability.size)
+            for (index, byte) in capability.bytes.enumerated() { space.set8(place + 2 + index, byte) }
         }
         return space
     }

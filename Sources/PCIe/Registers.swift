@@ -96,6 +96,7 @@ public enum CapabilityID {
     public static let msi = UInt8(PCI_CAP_ID_MSI)
     public static let express = UInt8(PCI_CAP_ID_EXP)
     public static let msix = UInt8(PCI_CAP_ID_MSIX)
+    public static let vendorSpecific = UInt8(PCI_CAP_ID_VNDR)
     public static let bridgeSubsystem = UInt8(PCI_CAP_ID_SSVID)
 }
 

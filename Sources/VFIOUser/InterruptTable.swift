@@ -92,6 +92,11 @@ public final class InterruptTable: Sendable {
         notifier.signal()
     }
 
+    /// True while the client has set an eventfd for an interrupt of a kind: it has enabled that kind.
+    public func isSet(_ kind: Kind) -> Bool {
+        lines.withLock { lines in lines[Int(kind.rawValue)].contains { $0.notifier != nil } }
+    }
+
     /// True while an interrupt that was raised waits for its mask to go.
     public func isPending(_ kind: Kind, vector: Int) -> Bool {
         lines.withLock { lines in

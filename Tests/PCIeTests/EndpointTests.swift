@@ -67,6 +67,28 @@ struct EndpointTests {
         #expect(client.read(region: 2, offset: 0x2000, width: 8) == 2)
     }
 
+    @Test func `a live vendor-specific capability is the model's, all but its header`() throws {
+        let served = try ServedCard()
+        let client = try served.client()
+        let places = TestCard.description.makeConfigurationSpace().capabilities(CapabilityID.vendorSpecific)
+        try #require(places.count == 2)
+        // The first is plain: identifier, link, length 8, and what follows.
+        #expect(config(client, places[0], width: 4) == UInt64(9 | places[1] << 8 | 8 << 16 | 7 << 24))
+        #expect(config(client, places[0] + 4, width: 4) == 0x0B0A_0908)
+        setConfig(client, places[0] + 4, width: 4, 0)
+        #expect(config(client, places[0] + 4, width: 4) == 0x0B0A_0908)
+        // The second is live.
+        #expect(config(client, places[1], width: 4) == UInt64(9 | 16 << 16 | 0x55 << 24))
+        #expect(config(client, places[1] + 12, width: 4) == 1 << 16 | 12)
+        #expect(config(client, places[1] + 2, width: 2) == 2)
+        setConfig(client, places[1] + 14, width: 2, 0xABCD)
+        #expect(served.card.capability == (1, 14, 0xABCD))
+        // An access that reaches beyond it is not.
+        #expect(config(client, places[1] + 14, width: 4) == 0x5555)
+        setConfig(client, places[1] + 14, width: 4, 0)
+        #expect(served.card.capability == (1, 14, 0xABCD))
+    }
+
     @Test func `a function level reset resets the model and configuration space`() throws {
         let served = try ServedCard()
         let client = try served.client()

@@ -9,7 +9,8 @@ final class TestCard: EndpointModel {
     static let description = EndpointDescription(
         vendor: 0x1B36, device: 0x0B0A, classCode: 0x12_00_00,
         bars: [.init(0, size: 4096), .init(2, size: 1 << 16, is64Bit: true, isPrefetchable: true)],
-        msix: .init(vectors: 3, tableBAR: 2, tableOffset: 0x1000, pbaOffset: 0x2000), interruptPin: 1)
+        msix: .init(vectors: 3, tableBAR: 2, tableOffset: 0x1000, pbaOffset: 0x2000), interruptPin: 1,
+        vendorCapabilities: [.init([7, 8, 9, 10, 11]), .init([UInt8](repeating: 0x55, count: 13), isLive: true)])
 
     private struct State {
         var scratch: UInt64 = 0
@@ -17,6 +18,7 @@ final class TestCard: EndpointModel {
         var failures = 0
         var resets = 0
         var bar2 = 0
+        var capability: (index: Int, offset: Int, value: UInt64) = (-1, 0, 0)
     }
 
     private let bus: EndpointBus
@@ -27,6 +29,17 @@ final class TestCard: EndpointModel {
     var failures: Int { state.withLock { $0.failures } }
     var resets: Int { state.withLock { $0.resets } }
     var accessesOfBAR2: Int { state.withLock { $0.bar2 } }
+
+    /// The last write into a live capability.
+    var capability: (index: Int, offset: Int, value: UInt64) { state.withLock { $0.capability } }
+
+    func readCapability(_ index: Int, offset: Int, into bytes: inout MutableRawSpan) {
+        bytes.storeLittleEndian(UInt64(index << 16 | offset))
+    }
+
+    func writeCapability(_ index: Int, offset: Int, from bytes: RawSpan) {
+        state.withLock { $0.capability = (index, offset, bytes.littleEndianValue) }
+    }
 
     func readBAR(_ bar: Int, offset: UInt64, into bytes: inout MutableRawSpan) {
         if bar == 2 { state.withLock { $0.bar2 += 1 } }

@@ -63,6 +63,7 @@ let package = Package(
 
         // Devices.
         library("PCIe", ["CPCI", "VFIOUser", "Wire"], audited),
+        library("BlockStore", ["VFIOUser", "Wire"], audited),
         library("RISCV", ["CSystem"], hot),
         library("GDBRemote"),
         library("Machine", ["GDBRemote", "RISCV", "PCIe", "Serprog", "Sideband", "Wire"], audited),
@@ -106,6 +107,7 @@ let package = Package(
         tests("Wire", ["Wire"]),
         tests("VFIOUser", ["VFIOUser", "Wire"]),
         tests("PCIe", ["PCIe", "VFIOUser", "Wire"]),
+        tests("BlockStore", ["BlockStore", "VFIOUser", "Wire"]),
         tests("Ethernet", ["Ethernet", "Wire"]),
         tests("Serprog", ["Serprog", "Wire"]),
         tests("Sideband", ["Sideband", "Wire"]),

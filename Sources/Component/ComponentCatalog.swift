@@ -108,11 +108,35 @@ public struct SettingDescription: Sendable {
     }
 }
 
+/// What one setting asks of another one of the same component.
+public struct SettingRule: Sendable {
+    /// The setting that asks, and the value with which it does; nil: with any.
+    public var setting: String
+    public var value: String?
+    /// The setting that is asked, and the value it must have, as written; nil: any, but written.
+    public var other: String
+    public var otherValue: String?
+    /// What holds while the other one is not written.
+    public var otherDefault: String?
+
+    public init(
+        _ setting: String, at value: String? = nil, needs other: String, of otherValue: String? = nil,
+        default otherDefault: String? = nil
+    ) {
+        self.setting = setting
+        self.value = value
+        self.other = other
+        self.otherValue = otherValue
+        self.otherDefault = otherDefault
+    }
+}
+
 /// A kind of component: the name of its executable, as the `type` of a component in a topology.
 public struct ComponentKind: Sendable {
     public var name: String
     public var ports: [PortDescription]
     public var settings: [SettingDescription]
+    public var rules: [SettingRule] = []
 
     public func port(named name: String) -> PortDescription? { ports.first { $0.name == name } }
     public func setting(named name: String) -> SettingDescription? { settings.first { $0.name == name } }
@@ -163,6 +187,10 @@ public enum ComponentCatalog {
             SettingDescription(
                 "firmware", .file(remedy: "scripts/fetch-opensbi makes it"),
                 help: "flat image, entered at 0x8000_0000 instead of the flash; none"),
+        ],
+        rules: [
+            SettingRule("clock", at: "instructions", needs: "harts", of: "1", default: "1"),
+            SettingRule("epoch", needs: "clock", of: "instructions", default: "wall"),
         ])
 
     private static let flash = ComponentKind(

@@ -73,10 +73,30 @@ struct BoardChecker {
                     at: name.position)
             }
         }
+        for rule in kind.rules { check(rule, of: component, settings, &diagnostics) }
         let order = kind.settings.map(\.name)
         settings.sort { order.firstIndex(of: $0.name) ?? 0 < order.firstIndex(of: $1.name) ?? 0 }
         components.append(
             BoardComponent(name: name.text, kind: kind, settings: settings, position: name.position))
+    }
+
+    private func check(
+        _ rule: SettingRule, of component: MergedTopology.Component, _ settings: [BoardSetting],
+        _ diagnostics: inout Diagnostics
+    ) {
+        func value(_ name: String) -> String? { settings.first { $0.name == name }?.value.description }
+        guard let entry = component.entries.first(where: { $0.key == rule.setting }), let asks = value(rule.setting),
+            rule.value == nil || rule.value == asks,
+            // A value that was refused has had its error.
+            value(rule.other) != nil || !component.entries.contains(where: { $0.key == rule.other })
+        else { return }
+        let found = value(rule.other) ?? rule.otherDefault
+        if let wanted = rule.otherValue ?? found, wanted == found { return }
+        let asking = rule.value.map { "'\(rule.setting): \($0)'" } ?? "'\(rule.setting)'"
+        let asked = rule.otherValue.map { "'\(rule.other): \($0)'" } ?? "'\(rule.other)'"
+        diagnostics.error(
+            "\(asking) in component '\(component.name.text)' needs \(asked)" + (found.map { ", not \($0)" } ?? ""),
+            at: entry.position)
     }
 
     private func kind(of component: MergedTopology.Component, _ diagnostics: inout Diagnostics) -> ComponentKind? {

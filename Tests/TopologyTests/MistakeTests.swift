@@ -126,6 +126,12 @@ private let componentCases: [MistakeCase] = [
         "a number out of range", changed(4, "  host0: {type: host-cpu, harts: 9}"),
         "board.yaml:4:34: 'harts' must be a whole number from 1 to 8, not '9'"),
     MistakeCase(
+        "a setting that needs another one", changed(4, "  host0: {type: host-cpu, epoch: 0}"),
+        "board.yaml:4:27: 'epoch' in component 'host0' needs 'clock: instructions', not wall"),
+    MistakeCase(
+        "a value that needs another one", changed(4, "  host0: {type: host-cpu, harts: 2, clock: instructions}"),
+        "board.yaml:4:37: 'clock: instructions' in component 'host0' needs 'harts: 1', not 2"),
+    MistakeCase(
         "a number that is a list", changed(4, "  host0: {type: host-cpu, harts: [1]}"),
         "board.yaml:4:34: 'harts' must be a whole number from 1 to 8, found a list"),
     MistakeCase(

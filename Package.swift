@@ -64,6 +64,7 @@ let package = Package(
         // Devices.
         library("PCIe", ["CPCI", "VFIOUser", "Wire"], audited),
         library("BlockStore", ["VFIOUser", "Wire"], audited),
+        library("NVMe", ["BlockStore", "PCIe", "VFIOUser", "Wire"], audited),
         library("RISCV", ["CSystem"], hot),
         library("GDBRemote"),
         library("Machine", ["GDBRemote", "RISCV", "PCIe", "Serprog", "Sideband", "Wire"], audited),
@@ -108,6 +109,7 @@ let package = Package(
         tests("VFIOUser", ["VFIOUser", "Wire"]),
         tests("PCIe", ["PCIe", "VFIOUser", "Wire"]),
         tests("BlockStore", ["BlockStore", "VFIOUser", "Wire"]),
+        tests("NVMe", ["BlockStore", "NVMe", "PCIe", "VFIOUser", "Wire"]),
         tests("Ethernet", ["Ethernet", "Wire"]),
         tests("Serprog", ["Serprog", "Wire"]),
         tests("Sideband", ["Sideband", "Wire"]),

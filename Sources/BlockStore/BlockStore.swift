@@ -120,6 +120,8 @@ public final class BlockStatistics: Sendable {
         public var bytesRead: UInt64 = 0
         public var bytesWritten: UInt64 = 0
         public var failures: UInt64 = 0
+
+        public init() {}
     }
 
     private let reads = Atomic<UInt64>(0)
@@ -133,11 +135,15 @@ public final class BlockStatistics: Sendable {
     init() {}
 
     public var values: Values {
-        Values(
-            reads: reads.load(ordering: .relaxed), writes: writes.load(ordering: .relaxed),
-            flushes: flushes.load(ordering: .relaxed), discards: discards.load(ordering: .relaxed),
-            bytesRead: bytesRead.load(ordering: .relaxed), bytesWritten: bytesWritten.load(ordering: .relaxed),
-            failures: failures.load(ordering: .relaxed))
+        var values = Values()
+        values.reads = reads.load(ordering: .relaxed)
+        values.writes = writes.load(ordering: .relaxed)
+        values.flushes = flushes.load(ordering: .relaxed)
+        values.discards = discards.load(ordering: .relaxed)
+        values.bytesRead = bytesRead.load(ordering: .relaxed)
+        values.bytesWritten = bytesWritten.load(ordering: .relaxed)
+        values.failures = failures.load(ordering: .relaxed)
+        return values
     }
 
     func count(_ operation: BlockFault.Operation, bytes: UInt64) {

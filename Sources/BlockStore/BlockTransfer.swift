@@ -66,6 +66,10 @@ public import VFIOUser
 
     /// Reads the store from `offset` on into the pieces.
     public func read(_ store: BlockStore, at offset: UInt64, _ dma: DMAAddressSpace) throws(BlockFailure) {
+        let isDone = try unsafe direct(dma, writing: true) { (vectors) throws(BlockFailure) in
+            try unsafe store.read(at: offset, count: total, into: vectors, pieces: number)
+        }
+        if isDone { return }
         try unsafe byParts { (place, part, buffer) throws(BlockFailure) in
             try unsafe store.read(at: offset.saturating(plus: UInt64(place)), into: buffer)
             try unsafe copy(place, part, buffer, dma, toGuest: true)
@@ -74,6 +78,10 @@ public import VFIOUser
 
     /// Writes the pieces to the store at `offset`.
     public func write(_ store: BlockStore, at offset: UInt64, _ dma: DMAAddressSpace) throws(BlockFailure) {
+        let isDone = try unsafe direct(dma, writing: false) { (vectors) throws(BlockFailure) in
+            try unsafe store.write(at: offset, count: total, from: vectors, pieces: number)
+        }
+        if isDone { return }
         try unsafe byParts { (place, part, buffer) throws(BlockFailure) in
             try unsafe copy(place, part, buffer, dma, toGuest: false)
             try unsafe store.write(at: offset.saturating(plus: UInt64(place)), from: UnsafeRawBufferPointer(buffer))
@@ -89,6 +97,41 @@ public import VFIOUser
             try unsafe store.read(at: offset.saturating(plus: UInt64(place)), into: ours)
             try unsafe copy(place, part, theirs, dma, toGuest: false)
             guard unsafe memcmp(theirs.baseAddress!, ours.baseAddress!, part) == 0 else { throw .mismatch }
+        }
+    }
+
+    /// Copies a buffer of `byteCount` bytes to the pieces.
+    public func scatter(_ bytes: UnsafeRawBufferPointer, _ dma: DMAAddressSpace) throws(BlockFailure) {
+        precondition(bytes.count == total, "the buffer is as long as the pieces together")
+        // Safety: only read from.
+        try unsafe copy(0, total, UnsafeMutableRawBufferPointer(mutating: bytes), dma, toGuest: true)
+    }
+
+    /// Copies the pieces to a buffer of `byteCount` bytes.
+    public func gather(_ bytes: UnsafeMutableRawBufferPointer, _ dma: DMAAddressSpace) throws(BlockFailure) {
+        precondition(bytes.count == total, "the buffer is as long as the pieces together")
+        try unsafe copy(0, total, bytes, dma, toGuest: false)
+    }
+
+    // MARK: Straight
+
+    /// Calls `body` with the pieces as memory of this process, `writing` it or only reading. False, and not called, where
+    /// one of them is not mapped so.
+    private func direct(
+        _ dma: DMAAddressSpace, writing: Bool, _ body: (UnsafeMutablePointer<iovec>) throws(BlockFailure) -> Void
+    ) throws(BlockFailure) -> Bool {
+        try dma.hold { (memory) throws(BlockFailure) in
+            for index in 0..<number {
+                // Safety: index < number ≤ maximumPieces; the memory stays mapped while it is held.
+                let piece = unsafe pieces[index]
+                guard
+                    let bytes = unsafe memory.pointer(
+                        at: IOVirtualAddress(piece.address), count: piece.count, writing: writing)
+                else { return false }
+                unsafe (vectors + index).initialize(to: iovec(iov_base: bytes.baseAddress, iov_len: bytes.count))
+            }
+            try unsafe body(vectors)
+            return true
         }
     }
 

@@ -70,6 +70,32 @@ public struct ConfigurationSpace: Sendable {
         }
     }
 
+    // MARK: Migration
+
+    /// All bytes as they are.
+    var image: [UInt8] { bytes }
+
+    /// Takes the bits that software may change from another space's image. False, and nothing is changed, where that
+    /// is of another length or of another function: its identity, class or kind of header differs.
+    mutating func restore(_ image: ArraySlice<UInt8>) -> Bool {
+        guard image.count == Self.size else { return false }
+        let first = image.startIndex
+        let identity = [
+            ConfigurationRegister.vendorID..<ConfigurationRegister.command,
+            ConfigurationRegister.revisionID..<ConfigurationRegister.cacheLineSize,
+            ConfigurationRegister.headerType..<ConfigurationRegister.headerType + 1,
+        ]
+        for range in identity
+        where !image[first + range.lowerBound..<first + range.upperBound].elementsEqual(bytes[range]) {
+            return false
+        }
+        for place in 0..<Self.size {
+            let changeable = writeMask[place] | clearMask[place]
+            bytes[place] = bytes[place] & ~changeable | image[first + place] & changeable
+        }
+        return true
+    }
+
     // MARK: What the function itself does
 
     public func get8(_ offset: Int) -> UInt8 { bytes[offset] }

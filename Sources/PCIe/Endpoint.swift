@@ -168,6 +168,23 @@ public final class Endpoint: VFIODevice {
 
     public func dmaMapsChanged() { model.busChanged() }
 
+    // MARK: Migration
+
+    /// Bytes of the MSI-X table.
+    var tableSize: Int { (description.msix?.vectors ?? 0) * MSIXRegister.entrySize }
+
+    /// What software has made of the configuration space and of the MSI-X table.
+    var image: (space: [UInt8], table: [UInt8]) { state.withLock { ($0.space.image, $0.table) } }
+
+    /// Takes over what another endpoint's software made of them. Refused: another function's space.
+    func restore(image: ArraySlice<UInt8>, table: ArraySlice<UInt8>) throws(ErrorNumber) {
+        var space = pristine
+        guard space.restore(image), table.count == tableSize else { throw .invalid }
+        state.withLock { $0 = State(space: space, table: Array(table)) }
+        dma.isEnabled = space.get16(ConfigurationRegister.command) & CommandBits.master != 0
+        model.busChanged()
+    }
+
     // MARK: Configuration space
 
     private var isMemoryEnabled: Bool {

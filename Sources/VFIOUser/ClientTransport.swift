@@ -68,6 +68,13 @@ internal import Wire
         turn.unlock()
     }
 
+    /// The most data in one message.
+    var transferLimit: Int {
+        turn.lock()
+        defer { turn.unlock() }
+        return transfer
+    }
+
     // MARK: Commands
 
     /// Sends a command and returns the payload of its reply.
@@ -194,7 +201,8 @@ internal import Wire
         }
     }
 
-    private func fail(_ reason: String) -> VFIOUserError {
+    /// Ends the link because the server does not keep to the protocol; returns the error to throw.
+    func fail(_ reason: String) -> VFIOUserError {
         close(reason)
         return .gone(goneReason ?? reason)
     }

@@ -18,16 +18,29 @@ internal import Synchronization
         var isEverything = false
     }
 
-    /// What is logged, as the client asked: sorted, without overlap.
-    let ranges: [ClosedRange<UInt64>]
+    /// What is logged, sorted; none is everything.
+    private let ranges: [ClosedRange<UInt64>]
     private let state = Mutex(State())
 
-    init(ranges: [ClosedRange<UInt64>]) { self.ranges = ranges }
+    /// Precondition: the ranges do not overlap.
+    init(ranges: [ClosedRange<UInt64>]) { self.ranges = ranges.sorted { $0.lowerBound < $1.lowerBound } }
+
+    private func isLogged(_ first: UInt64, _ last: UInt64) -> Bool {
+        if ranges.isEmpty { return true }
+        var low = 0
+        var high = ranges.count
+        while low < high {
+            let middle = (low + high) / 2
+            if ranges[middle].upperBound < first { low = middle + 1 } else { high = middle }
+        }
+        return low < ranges.count && ranges[low].lowerBound <= last
+    }
 
     /// Records that bytes were written. Precondition: count > 0.
     func mark(_ address: UInt64, _ count: UInt64) {
         let last = address.addingReportingOverflow(count - 1)
         let end = last.overflow ? .max : last.partialValue
+        guard isLogged(address, end) else { return }
         state.withLock { state in
             guard !state.isEverything else { return }
             var page = address >> Self.pageShift
@@ -48,7 +61,7 @@ internal import Synchronization
         }
     }
 
-    /// Reports, and forgets, what was written in `length` bytes at `address`: calls `body` with the number of each
+    /// Reports, and forgets where whole pages lie in the range, what was written in `length` bytes at `address`: calls `body` with the number of each
     /// page of `1 << shift` bytes, counted from the range's first. Ranges that nobody logs report nothing.
     ///
     /// Precondition: the range is not empty and does not wrap; shift is 63 or less.
@@ -68,7 +81,10 @@ internal import Synchronization
                     for bit in 0..<UInt64(64) where words[word] & (1 << bit) != 0 {
                         let page = leaf << Self.leafShift | UInt64(word) << 6 | bit
                         guard page >= firstPage, page <= lastPage else { continue }
-                        words[word] &= ~(1 << bit)
+                        // A page that is only partly in the range stays written: another report may ask for the rest.
+                        if page << Self.pageShift >= address, page << Self.pageShift | (Self.pageSize - 1) <= last {
+                            words[word] &= ~(1 << bit)
+                        }
                         // A page of the client's size may be smaller than one of the log's: then all of them count.
                         let start = max(page << Self.pageShift, address)
                         let end = min(page << Self.pageShift | (Self.pageSize - 1), last)

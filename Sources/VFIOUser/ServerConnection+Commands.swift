@@ -57,7 +57,7 @@ extension ServerConnection {
     }
 
     /// Where a reply's payload of so many bytes goes.
-    private func replyPayload(_ count: Int) -> UnsafeMutableRawBufferPointer {
+    func replyPayload(_ count: Int) -> UnsafeMutableRawBufferPointer {
         unsafe replyRoom(MessageHeader.size..<(MessageHeader.size + count))
     }
 
@@ -111,10 +111,11 @@ extension ServerConnection {
         case .deviceReset:
             guard payload.byteCount == 0 else { throw .invalid }
             device.reset()
+            endMigration()
             return 0
-        case .deviceFeature:
-            _ = try DeviceFeature(payload)
-            throw .notSupported
+        case .deviceFeature: return try feature(payload)
+        case .migrationDataRead: return try readMigrationData(payload)
+        case .migrationDataWrite: return try writeMigrationData(payload)
         default: throw .notSupported
         }
     }

@@ -40,6 +40,7 @@ internal import Wire
     let command: UnsafeMutableRawBufferPointer
     let reply: UnsafeMutableRawBufferPointer
     var isNegotiated = false
+    var migration = Migration()
 
     init(
         socket: Socket, device: any VFIODevice, regions: [VFIORegion], tap: LinkTap,

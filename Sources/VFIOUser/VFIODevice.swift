@@ -49,8 +49,11 @@ public protocol VFIODevice: AnyObject, Sendable {
     func reset()
     /// A DMA map came or went.
     func dmaMapsChanged()
+    /// How the device's state is taken and given, or nil: it cannot migrate. The same as long as a client is there.
+    var migration: (any DeviceMigration)? { get }
 }
 
 extension VFIODevice {
     public func dmaMapsChanged() {}
+    public var migration: (any DeviceMigration)? { nil }
 }

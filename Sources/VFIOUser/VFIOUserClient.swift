@@ -21,7 +21,7 @@ public import Wire
     /// What was agreed with the server.
     public let capabilities: Capabilities
 
-    private let transport: ClientTransport
+    let transport: ClientTransport
 
     /// Connects to the server that listens at a path and asks it what it is.
     public static func connect(
@@ -147,7 +147,7 @@ public import Wire
     }
 
     /// An encoded payload of so many bytes.
-    private static func payload(_ count: Int, _ encode: (inout MutableRawSpan) -> Void) -> [UInt8] {
+    static func payload(_ count: Int, _ encode: (inout MutableRawSpan) -> Void) -> [UInt8] {
         var bytes = [UInt8](repeating: 0, count: count)
         var span = bytes.mutableSpan
         // Safety: every bit pattern is a valid byte.

@@ -64,8 +64,10 @@ public final class VFIOUserServer: Sendable {
         if isStopped { return }
         connection.serve()
         device.dma.removeAll()
+        device.dma.log = nil
         device.interrupts.removeAll()
         device.reset()
+        connection.endMigration()
         state.withLock { $0.connection = nil }
     }
 

@@ -101,4 +101,53 @@ struct EndpointTests {
         #expect(!served.endpoint.bus.dma.isEnabled)
         #expect(config(client, express + ExpressRegister.deviceControl, width: 2) == 0x2810)
     }
+
+    // MARK: Migration
+
+    /// A card with its scratch register, BAR 0, bus mastering and one MSI-X entry set, and its state as it is read.
+    private func savedCard() throws -> [UInt8] {
+        let served = try ServedCard()
+        let client = try served.client()
+        setConfig(client, 4, width: 2, 6)
+        setConfig(client, 0x10, width: 4, 0x4000_0000)
+        client.write(region: 0, offset: 8, width: 8, value: 0x1122_3344_5566_7788)
+        client.write(region: 2, offset: 0x1010, width: 4, value: 0xFEE0_0000)
+        try client.setMigrationState(.stopCopy)
+        #expect(served.card.isStopped)
+        return try client.readMigrationData()
+    }
+
+    @Test func `a card's configuration space, MSI-X table and model move to another card`() throws {
+        let state = try savedCard()
+        let served = try ServedCard()
+        let client = try served.client()
+        #expect(try client.migrationFlags() == MigrationFlags.stopCopy)
+        try client.setMigrationState(.resuming)
+        try client.writeMigrationData(state)
+        #expect(!served.endpoint.dma.isEnabled)
+        try client.setMigrationState(.running)
+        #expect(!served.card.isStopped && served.endpoint.dma.isEnabled)
+        #expect(config(client, 4, width: 2) == 6 && config(client, 0x10, width: 4) == 0x4000_0000)
+        #expect(client.read(region: 0, offset: 8, width: 8) == 0x1122_3344_5566_7788)
+        #expect(client.read(region: 2, offset: 0x1010, width: 4) == 0xFEE0_0000)
+    }
+
+    @Test(arguments: [(13, "the identity"), (12, "the version"), (-1, "a shorter state")])
+    func `a state that is not of this card is refused, and a reset brings the card back`(
+        place: Int, what: String
+    ) throws {
+        var state = try savedCard()
+        if place < 0 { state.removeLast() } else { state[place] ^= 1 }
+        let served = try ServedCard()
+        let client = try served.client()
+        try client.setMigrationState(.resuming)
+        try client.writeMigrationData(state)
+        #expect(throws: VFIOUserError.refused(.deviceFeature, .invalid)) { try client.setMigrationState(.stop) }
+        #expect(try client.migrationState() == .error)
+        try client.reset()
+        #expect(try client.migrationState() == .running)
+        #expect(!served.card.isStopped)
+        setConfig(client, 4, width: 2, 2)
+        #expect(client.read(region: 0, offset: 8, width: 8) == 0)
+    }
 }

@@ -5,7 +5,7 @@ import Wire
 
 /// A card to test with. BAR 0: 0 an identity, 8 a scratch register, 0x10 a 64-bit DMA address, 0x18 a doorbell: adds
 /// one to the word at the address and raises the vector written, or INTx when it is 99. BAR 2: 64-bit, MSI-X.
-final class TestCard: EndpointModel {
+final class TestCard: MigratableModel {
     static let description = EndpointDescription(
         vendor: 0x1B36, device: 0x0B0A, classCode: 0x12_00_00,
         bars: [.init(0, size: 4096), .init(2, size: 1 << 16, is64Bit: true, isPrefetchable: true)],
@@ -18,6 +18,7 @@ final class TestCard: EndpointModel {
         var failures = 0
         var resets = 0
         var bar2 = 0
+        var isStopped = false
         var capability: (index: Int, offset: Int, value: UInt64) = (-1, 0, 0)
     }
 
@@ -76,8 +77,25 @@ final class TestCard: EndpointModel {
 
     func reset() {
         state.withLock { state in
-            state = State(resets: state.resets + 1)
+            state = State(resets: state.resets + 1, isStopped: state.isStopped)
         }
+    }
+
+    var isStopped: Bool { state.withLock { $0.isStopped } }
+    func stop() { state.withLock { $0.isStopped = true } }
+    func resume() { state.withLock { $0.isStopped = false } }
+
+    func saveState() -> [UInt8] {
+        let (scratch, address) = state.withLock { ($0.scratch, $0.address) }
+        return [scratch, address].flatMap { value in (0..<8).map { UInt8(truncatingIfNeeded: value >> ($0 * 8)) } }
+    }
+
+    func restoreState(_ bytes: [UInt8], isFinal: Bool) throws(ErrorNumber) {
+        guard bytes.count == 16 else { throw .invalid }
+        let values = [bytes[..<8], bytes[8...]].map { half in
+            half.reversed().reduce(UInt64(0)) { $0 << 8 | UInt64($1) }
+        }
+        state.withLock { ($0.scratch, $0.address) = (values[0], values[1]) }
     }
 }
 

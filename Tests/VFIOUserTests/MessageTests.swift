@@ -253,7 +253,7 @@ struct MessageTests {
     }
 
     @Test func `DEVICE_FEATURE is checked`() throws {
-        #expect(try DeviceFeature(bytes([u32(8), u32(0x1_0001)]).span.bytes).feature == 1)
+        #expect(try DeviceFeature(bytes([u32(8), u32(0x1_0001)]).span.bytes).feature.rawValue == 1)
         for wire in [
             bytes([u32(8), u32(1)]), bytes([u32(8), u32(0x3_0001)]), bytes([u32(8), u32(0x9_0001)]),
             bytes([u32(7), u32(0x1_0001)]), bytes([u32(8)]),

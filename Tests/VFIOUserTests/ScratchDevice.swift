@@ -12,6 +12,7 @@ final class ScratchDevice: VFIODevice {
     let resets = Atomic<Int>(0)
     let mapChanges = Atomic<Int>(0)
     let onDoorbell = Mutex<(@Sendable (UInt64) -> Void)?>(nil)
+    let hooks = Mutex<(any DeviceMigration)?>(nil)
 
     init() throws { shared = try SharedMemory(create: "scratch", size: 16384) }
 
@@ -59,6 +60,7 @@ final class ScratchDevice: VFIODevice {
         }
     }
 
+    var migration: (any DeviceMigration)? { hooks.withLock { $0 } }
     func dmaMapsChanged() { mapChanges.add(1, ordering: .relaxed) }
 }
 

@@ -3,12 +3,12 @@ internal import Glibc
 /// A mutex with a condition: for the few places where a thread must sleep until another one changes something.
 ///
 /// An uncontended lock and unlock cost some 20 ns together; nothing here allocates after init.
-@safe final class Monitor: @unchecked Sendable {
+@safe package final class Monitor: @unchecked Sendable {
     // Safety: both are initialised in init, destroyed in deinit, and never moved: they live in one heap allocation.
     private let mutex: UnsafeMutablePointer<pthread_mutex_t>
     private let condition: UnsafeMutablePointer<pthread_cond_t>
 
-    init() {
+    package init() {
         unsafe mutex = .allocate(capacity: 1)
         unsafe condition = .allocate(capacity: 1)
         // Safety: fresh memory of the right type, initialised exactly once.
@@ -30,12 +30,12 @@ internal import Glibc
         unsafe mutex.deallocate()
     }
 
-    @inline(__always) func lock() { unsafe _ = pthread_mutex_lock(mutex) }
-    @inline(__always) func unlock() { unsafe _ = pthread_mutex_unlock(mutex) }
+    @inline(__always) package func lock() { unsafe _ = pthread_mutex_lock(mutex) }
+    @inline(__always) package func unlock() { unsafe _ = pthread_mutex_unlock(mutex) }
 
     /// Sleeps until a `broadcast` or the moment on CLOCK_MONOTONIC; the caller holds the lock before and after.
     /// Returns false when the moment passed.
-    func wait(until nanoseconds: UInt64) -> Bool {
+    package func wait(until nanoseconds: UInt64) -> Bool {
         var deadline = timespec()
         deadline.tv_sec = Int(clamping: nanoseconds / 1_000_000_000)
         deadline.tv_nsec = Int(nanoseconds % 1_000_000_000)
@@ -43,7 +43,7 @@ internal import Glibc
     }
 
     /// Sleeps until a `broadcast`; the caller holds the lock before and after.
-    func wait() { unsafe _ = pthread_cond_wait(condition, mutex) }
+    package func wait() { unsafe _ = pthread_cond_wait(condition, mutex) }
 
-    func broadcast() { unsafe _ = pthread_cond_broadcast(condition) }
+    package func broadcast() { unsafe _ = pthread_cond_broadcast(condition) }
 }

@@ -121,28 +121,45 @@ public final class EventLoop: Sendable {
 
     /// Serves until `stop`.
     public func run() {
-        var events = [UInt32](repeating: 0, count: 32)
-        var tokens = [UInt64](repeating: 0, count: 32)
-        while !state.withLock({ $0.stopping }) {
-            // Safety: the call writes at most 32 elements of each array.
-            let count = unsafe cs_epoll_wait(epoll.rawValue, &events, &tokens, 32, -1)
-            for index in 0..<max(0, Int(count)) {
-                let data = tokens[index]
-                let number = Int32(truncatingIfNeeded: data)
-                let token = data >> 32
-                if token == 0 {
-                    drainCounter(number)
-                    continue
-                }
-                let handler = state.withLock { state -> Handler? in
-                    guard let entry = state.handlers[number], entry.token == token else { return nil }
-                    return entry.handler
-                }
-                handler?(Events(rawValue: events[index]))
-            }
-            runDue()
-        }
+        while !isStopping { turn(waiting: true) }
         state.withLock { $0.stopping = false }
+    }
+
+    /// True after `stop`, until `run` has returned.
+    public var isStopping: Bool { state.withLock { $0.stopping } }
+
+    /// Makes a `turn` that waits return, or the next one not wait.
+    public func interrupt() { wake.signal() }
+
+    /// Serves what is ready now, once; with `waiting` sleeps for it first. For a thread that does other work between
+    /// the turns; one at a time, instead of `run`.
+    public func turn(waiting: Bool) {
+        // Safety: the arrays live as long as their closures, and are used inside only.
+        unsafe withUnsafeTemporaryAllocation(of: UInt32.self, capacity: Self.eventsATurn) { events in
+            unsafe withUnsafeTemporaryAllocation(of: UInt64.self, capacity: Self.eventsATurn) { tokens in
+                // Safety: the call writes at most as many elements as each array has room for.
+                let count = unsafe cs_epoll_wait(
+                    epoll.rawValue, events.baseAddress, tokens.baseAddress, Int32(Self.eventsATurn), waiting ? -1 : 0)
+                for index in 0..<max(0, Int(count)) {
+                    // Safety: the call has written so many elements.
+                    unsafe handle(Events(rawValue: events[index]), tokens[index])
+                }
+            }
+        }
+        runDue()
+    }
+
+    private static let eventsATurn = 32
+
+    private func handle(_ events: Events, _ data: UInt64) {
+        let number = Int32(truncatingIfNeeded: data)
+        let token = data >> 32
+        if token == 0 { return drainCounter(number) }
+        let handler = state.withLock { state -> Handler? in
+            guard let entry = state.handlers[number], entry.token == token else { return nil }
+            return entry.handler
+        }
+        handler?(events)
     }
 
     private func drainCounter(_ number: Int32) {
@@ -153,7 +170,9 @@ public final class EventLoop: Sendable {
 
     private func runDue() {
         let now = MonotonicTime.now
+        let none: (calls: [@Sendable () -> Void], timers: [@Sendable () -> Void]) = ([], [])
         let (calls, timers) = state.withLock { state in
+            if state.calls.isEmpty, state.timers.first.map({ $0.at > now }) ?? true { return none }
             let calls = state.calls
             state.calls = []
             let due = state.timers.prefix { $0.at <= now }.map(\.body)

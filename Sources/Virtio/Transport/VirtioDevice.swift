@@ -1,0 +1,36 @@
+internal import VFIOUser
+
+/// A kind of device behind the virtio transport: what a network card, disk, console or random source implements.
+///
+/// `type`, `features` and `queueSizes` never change. Everything below `start` is called on one thread, the worker's;
+/// the methods above it on the thread that serves the driver's register accesses.
+public protocol VirtioDevice: AnyObject, Sendable {
+    var type: VirtioDeviceType { get }
+    /// The type's own feature bits; the transport adds its.
+    var features: VirtioFeatures { get }
+    /// The largest size of each queue, powers of two.
+    var queueSizes: [UInt16] { get }
+    /// Whether the device works with these features: dependencies between bits. They were all offered.
+    func accepts(_ features: VirtioFeatures) -> Bool
+    /// The device configuration, from `offset` on; what is not there reads as zero.
+    func readConfiguration(_ offset: Int, into bytes: inout MutableRawSpan)
+    func writeConfiguration(_ offset: Int, from bytes: RawSpan)
+
+    /// The driver is ready.
+    func start(_ queues: QueueSet)
+    /// The driver has reset the device or went away, or a ring was garbage. The queues are not touched any more.
+    func stop()
+    /// Serves requests of a queue, a bounded number in one call. Returns false when there was nothing to do.
+    ///
+    /// Called after a notification, and then again and again while it returns true and a little longer.
+    func serve(_ queue: Int, _ queues: QueueSet) -> Bool
+    /// Whether new requests in a queue matter now: buffers for what does not wait do not.
+    func wantsNotifications(_ queue: Int) -> Bool
+}
+
+extension VirtioDevice {
+    public func accepts(_ features: VirtioFeatures) -> Bool { true }
+    public func readConfiguration(_ offset: Int, into bytes: inout MutableRawSpan) { bytes.fill(with: 0) }
+    public func writeConfiguration(_ offset: Int, from bytes: RawSpan) {}
+    public func wantsNotifications(_ queue: Int) -> Bool { true }
+}

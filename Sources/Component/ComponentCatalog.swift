@@ -58,15 +58,19 @@ public struct PortDescription: Sendable {
     public var isRequired: Bool
     /// A setting that makes up for a required port that is not linked.
     public var substitute: String?
+    /// Whether a link that names only the component can mean this port.
+    public var isInferred: Bool
 
     public init(
-        _ name: String, _ wire: WireKind, _ role: PortRole, required: Bool = false, unless substitute: String? = nil
+        _ name: String, _ wire: WireKind, _ role: PortRole, required: Bool = false, unless substitute: String? = nil,
+        inferred: Bool = true
     ) {
         self.name = name
         self.wire = wire
         self.role = role
         self.isRequired = required
         self.substitute = substitute
+        self.isInferred = inferred
     }
 }
 
@@ -152,12 +156,20 @@ public enum ComponentCatalog {
 
     public static func kind(named name: String) -> ComponentKind? { kinds.first { $0.name == name } }
 
+    /// Eight slots for cards of up to eight functions: `rp0` is function 0 of the first, `rp0.1` function 1.
+    private static let rootPorts = (0..<8).flatMap { port in
+        (0..<8).map { function in
+            PortDescription(
+                function == 0 ? "rp\(port)" : "rp\(port).\(function)", .pcie, .uses, inferred: function == 0)
+        }
+    }
+
     private static let hostCPU = ComponentKind(
         name: "host-cpu",
         ports: [
             PortDescription("spi", .spi, .uses, required: true, unless: "firmware"),
             PortDescription("sideband", .sideband, .uses),
-        ] + (0..<8).map { PortDescription("rp\($0)", .pcie, .uses) } + [
+        ] + rootPorts + [
             PortDescription("serial", .serial, .uses),
             PortDescription("console", .console, .serves),
             PortDescription("gdb", .gdb, .serves),
@@ -187,6 +199,9 @@ public enum ComponentCatalog {
             SettingDescription(
                 "firmware", .file(remedy: "scripts/fetch-opensbi makes it"),
                 help: "flat image, entered at 0x8000_0000 instead of the flash; none"),
+            SettingDescription(
+                "root-ports", .integer(1...8),
+                help: "root ports at least, for cards that come later; as many as are linked"),
         ],
         rules: [
             SettingRule("clock", at: "instructions", needs: "harts", of: "1", default: "1"),

@@ -1,6 +1,7 @@
 /// The capabilities that this board's functions have.
 extension ConfigurationSpace {
-    /// PCI Express, version 2: an endpoint or root port at the end of a 2.5 GT/s link of one lane that is up.
+    /// PCI Express, version 2: an endpoint or root port at the end of a 2.5 GT/s link of one lane. A port's link is
+    /// down and its slot empty.
     ///
     /// Spec: PCI Express Base §7.5.3.
     @discardableResult
@@ -19,15 +20,21 @@ extension ConfigurationSpace {
             place + ExpressRegister.linkCapabilities,
             1 | 1 << 4 | UInt32(port) << 24 | (isEndpoint ? 0 : ExpressRegister.linkActiveReporting))
         set16(place + ExpressRegister.linkControl, 0, writable: isEndpoint ? 0x01C3 : 0x01D3)
-        set16(place + ExpressRegister.linkStatus, 1 | 1 << 4 | (isEndpoint ? 0 : ExpressRegister.linkActive))
+        set16(place + ExpressRegister.linkStatus, 1 | 1 << 4)
         if let slot {
-            set32(place + ExpressRegister.slotCapabilities, UInt32(slot) << 19)
-            set16(place + ExpressRegister.slotControl, 0, writable: 0x1FFF)
-            set(place + ExpressRegister.slotStatus, ExpressRegister.presenceDetected, writeOneToClear: 0x011F)
+            set32(
+                place + ExpressRegister.slotCapabilities,
+                UInt32(slot) << 19 | SlotBits.attentionButton | SlotBits.powerController
+                    | SlotBits.attentionIndicator | SlotBits.powerIndicator | SlotBits.hotPlugSurprise
+                    | SlotBits.hotPlugCapable)
+            // Indicators off, power on.
+            set16(
+                place + ExpressRegister.slotControl, SlotBits.indicatorsOff, writable: SlotBits.controlWritable)
+            set(place + ExpressRegister.slotStatus, UInt16(0), writeOneToClear: SlotBits.statusWriteOneToClear)
         }
         if !isEndpoint {
-            set16(place + ExpressRegister.rootControl, 0, writable: 0x000F)
-            set(place + ExpressRegister.rootStatus, UInt32(0), writeOneToClear: 1 << 16)
+            set16(place + ExpressRegister.rootControl, 0, writable: RootBits.controlWritable)
+            set(place + ExpressRegister.rootStatus, UInt32(0), writeOneToClear: RootBits.pmeStatus)
         }
         set16(place + ExpressRegister.deviceControl2, 0, writable: 0x001F)
         set32(place + ExpressRegister.linkCapabilities2, 1 << 1)
@@ -63,5 +70,18 @@ extension ConfigurationSpace {
         set32(place + MSIXRegister.table, tableOffset | UInt32(tableBAR))
         set32(place + MSIXRegister.pendingBits, pbaOffset | UInt32(pbaBAR))
         return place
+    }
+
+    /// MSI with 64-bit addresses and a mask for each of so many vectors, a power of two of 1 to 32.
+    ///
+    /// Spec: PCI Express Base §7.7.1.
+    @discardableResult
+    mutating func addMSI(vectors: Int) -> MSIRegisters {
+        precondition((1...32).contains(vectors) && vectors & (vectors - 1) == 0, "MSI capability")
+        var registers = MSIRegisters(offset: 0, control: MSIRegister.is64Bit | MSIRegister.perVectorMasking)
+        let place = addCapability(CapabilityID.msi, size: registers.size)
+        registers = MSIRegisters(offset: place, control: MSIRegister.is64Bit | MSIRegister.perVectorMasking)
+        registers.reset(&self, vectors: vectors)
+        return registers
     }
 }

@@ -141,6 +141,19 @@ public struct ConfigurationSpace: Sendable {
         if is64Bit { set32(place + 4, 0, writable: UInt32(truncatingIfNeeded: mask >> 32)) }
     }
 
+    /// Makes base address register `index` decode `size` bytes of I/O space, a power of two of 4 to 256.
+    mutating func setIOBaseAddress(_ index: Int, size: UInt64) {
+        let place = ConfigurationRegister.baseAddress0 + index * 4
+        let mask = UInt32(truncatingIfNeeded: ~(size - 1)) & ~BaseAddressBits.ioFlags
+        set32(place, BaseAddressBits.space, writable: mask)
+    }
+
+    /// Makes the expansion ROM's base address register decode `size` bytes, a power of two of 2 KiB or more.
+    mutating func setROMBaseAddress(size: UInt64) {
+        let mask = UInt32(truncatingIfNeeded: ~(size - 1)) & ~0x7FF
+        set32(ConfigurationRegister.romAddress, 0, writable: mask | BaseAddressBits.romEnable)
+    }
+
     /// The address in a base address register.
     public func baseAddress(_ index: Int, is64Bit: Bool) -> UInt64 {
         let place = ConfigurationRegister.baseAddress0 + index * 4
@@ -176,6 +189,19 @@ public struct ConfigurationSpace: Sendable {
         extendedLink = place
         extendedEnd = place + size
         return place
+    }
+
+    /// The offset of an extended capability, found as software finds it, or nil.
+    public func extendedCapability(_ identifier: UInt16) -> Int? {
+        var place = ConfigurationRegister.conventionalSize
+        // As many as fit; a chain that is longer loops.
+        for _ in 0..<480 where place >= ConfigurationRegister.conventionalSize && place <= Self.size - 4 {
+            let head = get32(place)
+            if head == 0 || head == .max { return nil }
+            if UInt16(truncatingIfNeeded: head) == identifier { return place }
+            place = Int(head >> 20) & ~3
+        }
+        return nil
     }
 
     /// The offset of the first capability of a kind, found as software finds it, or nil.

@@ -13,15 +13,21 @@ enum HostFunctions {
         return space
     }
 
-    /// A root port: a type 1 header with memory windows of both kinds, no I/O window, PCI Express capability with a
-    /// slot. Red Hat's "PCIe Root port".
-    ///
-    /// Spec: PCI Express Base §7.5.1.3.
-    static func rootPort(_ number: Int) -> ConfigurationSpace {
+    /// A root port's registers after reset, and where its capabilities lie.
+    struct RootPort {
+        var space: ConfigurationSpace
+        var powerManagement: Int
+        var express: Int
+        var msi: MSIRegisters
+        var advanced: Int
+    }
+
+    /// A root port: a type 1 header with windows of all kinds, and a hot-plug slot. Red Hat's "PCIe Root port".
+    static func rootPort(_ number: Int) -> RootPort {
         var space = ConfigurationSpace()
         space.set16(ConfigurationRegister.vendorID, VendorID.redHat)
         space.set16(ConfigurationRegister.deviceID, 0x000C)
-        space.set16(ConfigurationRegister.command, 0, writable: CommandBits.writable)
+        space.set16(ConfigurationRegister.command, 0, writable: CommandBits.writable | CommandBits.io)
         space.set(ConfigurationRegister.status, UInt16(0), writeOneToClear: StatusBits.writeOneToClear)
         space.set16(ConfigurationRegister.classDevice, ClassID.pciBridge)
         space.set8(ConfigurationRegister.cacheLineSize, 0, writable: 0xFF)
@@ -29,6 +35,9 @@ enum HostFunctions {
         space.set8(ConfigurationRegister.primaryBus, 0, writable: 0xFF)
         space.set8(ConfigurationRegister.secondaryBus, 0, writable: 0xFF)
         space.set8(ConfigurationRegister.subordinateBus, 0, writable: 0xFF)
+        // 16-bit I/O addresses: the host's I/O space has 64 KiB.
+        space.set8(ConfigurationRegister.ioBase, 0, writable: 0xF0)
+        space.set8(ConfigurationRegister.ioLimit, 0, writable: 0xF0)
         space.set(ConfigurationRegister.secondaryStatus, UInt16(0), writeOneToClear: StatusBits.writeOneToClear)
         space.set16(ConfigurationRegister.memoryBase, 0, writable: 0xFFF0)
         space.set16(ConfigurationRegister.memoryLimit, 0, writable: 0xFFF0)
@@ -38,12 +47,18 @@ enum HostFunctions {
         space.set32(ConfigurationRegister.prefetchableBaseUpper, 0, writable: .max)
         space.set32(ConfigurationRegister.prefetchableLimitUpper, 0, writable: .max)
         space.set8(ConfigurationRegister.interruptLine, 0, writable: 0xFF)
+        space.set8(ConfigurationRegister.interruptPin, 1)
         space.set16(
             ConfigurationRegister.bridgeControl, 0,
             writable: BridgeControlBits.parity | BridgeControlBits.serr | BridgeControlBits.busReset)
-        space.addPowerManagement()
-        space.addExpress(type: ExpressRegister.typeRootPort, port: UInt8(number), slot: UInt16(number))
-        return space
+        let powerManagement = space.addPowerManagement()
+        // Slot 0 means no slot number.
+        let express = space.addExpress(
+            type: ExpressRegister.typeRootPort, port: UInt8(number), slot: UInt16(number + 1))
+        let msi = space.addMSI(vectors: 2)
+        let advanced = ErrorLog.add(to: &space, isRoot: true)
+        return RootPort(
+            space: space, powerManagement: powerManagement, express: express, msi: msi, advanced: advanced)
     }
 }
 
@@ -52,6 +67,13 @@ extension ConfigurationSpace {
     var memoryWindow: ClosedRange<UInt64>? {
         let base = UInt64(get16(ConfigurationRegister.memoryBase) & 0xFFF0) << 16
         let limit = UInt64(get16(ConfigurationRegister.memoryLimit) & 0xFFF0) << 16 | 0xF_FFFF
+        return base <= limit ? base...limit : nil
+    }
+
+    /// A bridge's I/O window, or nil when it is closed.
+    var ioWindow: ClosedRange<UInt64>? {
+        let base = UInt64(get8(ConfigurationRegister.ioBase) & 0xF0) << 8
+        let limit = UInt64(get8(ConfigurationRegister.ioLimit) & 0xF0) << 8 | 0xFFF
         return base <= limit ? base...limit : nil
     }
 

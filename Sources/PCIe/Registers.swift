@@ -50,6 +50,7 @@ public enum ConfigurationRegister {
 
 /// Bits of the command register. Spec: PCI Express Base §7.5.1.1.3.
 public enum CommandBits {
+    public static let io = UInt16(PCI_COMMAND_IO)
     public static let memory = UInt16(PCI_COMMAND_MEMORY)
     public static let master = UInt16(PCI_COMMAND_MASTER)
     public static let parity = UInt16(PCI_COMMAND_PARITY)
@@ -76,11 +77,15 @@ public enum BaseAddressBits {
     public static let space = UInt32(PCI_BASE_ADDRESS_SPACE)
     /// Bits that are flags, not address.
     public static let memoryFlags: UInt32 = 0xF
+    public static let ioFlags: UInt32 = 0x3
+    public static let romEnable = UInt32(PCI_ROM_ADDRESS_ENABLE)
 }
 
 public enum HeaderType {
     public static let normal = UInt8(PCI_HEADER_TYPE_NORMAL)
     public static let bridge = UInt8(PCI_HEADER_TYPE_BRIDGE)
+    /// The device has functions besides function 0.
+    public static let multipleFunctions: UInt8 = 0x80
 }
 
 /// Bits of a bridge's control register. Spec: PCI Express Base §7.5.1.3.13.
@@ -155,6 +160,13 @@ public enum PowerManagementRegister {
     public static let control = Int(PCI_PM_CTRL)
     public static let stateMask = UInt16(PCI_PM_CTRL_STATE_MASK)
     public static let noSoftReset = UInt16(PCI_PM_CTRL_NO_SOFT_RST)
+    /// The state D3hot.
+    public static let d3: UInt16 = 3
+    public static let pmeEnable = UInt16(PCI_PM_CTRL_PME_ENABLE)
+    public static let pmeStatus = UInt16(PCI_PM_CTRL_PME_STATUS)
+    /// In `capabilities`: an event can come from D0, from D3hot.
+    public static let pmeFromD0 = UInt16(PCI_PM_CAP_PME_D0)
+    public static let pmeFromD3 = UInt16(PCI_PM_CAP_PME_D3_HOT)
     /// Bytes of the capability.
     public static let capabilitySize = 8
 }

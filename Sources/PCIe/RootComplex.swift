@@ -2,26 +2,37 @@ internal import Synchronization
 public import VFIOUser
 public import Wire
 
-/// Why a device could not be put behind a root port.
+/// Why a device could not be put behind a root port, or taken from it.
 public enum RootComplexError: Error, Sendable, CustomStringConvertible {
-    case noSuchPort(Int, ports: Int)
-    case occupied(Int)
-    case device(Int, VFIOUserError)
+    case noSuchPort(FunctionPlace, ports: Int)
+    case occupied(FunctionPlace)
+    case empty(FunctionPlace)
+    case device(FunctionPlace, VFIOUserError)
 
     public var description: String {
         switch self {
-        case .noSuchPort(let port, let ports): "there is no root port \(port): the ports are 0 to \(ports - 1)"
-        case .occupied(let port): "root port \(port) has a device already"
-        case .device(let port, let error): "the device at root port \(port): \(error)"
+        case .noSuchPort(let place, let ports): "there is no root port \(place.port): the ports are 0 to \(ports - 1)"
+        case .occupied(let place): "root port \(place) has a device already"
+        case .empty(let place): "root port \(place) has no device"
+        case .device(let place, let error): "the device at root port \(place): \(error)"
         }
     }
+}
+
+/// What happens to cards. Delivered on any thread, with no lock held.
+public enum RootComplexEvent: Sendable, Equatable {
+    /// The device's process ended or closed its link: a surprise removal.
+    case lost(FunctionPlace, reason: String)
+    /// Software switched the power of the slot off, as it was asked to: the functions of the card are out.
+    case released([FunctionPlace])
 }
 
 /// The host's PCI Express root complex.
 ///
 ///     bus 0   00.0      host bridge
-///             01.0 …    root ports 0 …, each a bridge to a bus of its own
-///     behind  00.0      an endpoint in another process, reached through a `VFIOUserClient`
+///             01.0 …    root ports 0 …, each a bridge to a bus of its own, with a hot-plug slot
+///     behind  00.0 …    up to eight functions, each an endpoint in another process, reached through a
+///                       `VFIOUserClient`
 ///
 /// Harts call the access methods from their threads, at any time and in parallel; what is not there reads as all ones
 /// and takes no writes. Messages and INTx go out through the two closures, from the interrupt thread or from the
@@ -29,53 +40,40 @@ public enum RootComplexError: Error, Sendable, CustomStringConvertible {
 ///
 /// Spec: PCI Express Base §1.3.1, §7.2.2 (ECAM), §7.5.1.3 (bridges).
 public final class RootComplex: Sendable {
-    private final class Port: Sendable {
-        struct State {
-            var space: ConfigurationSpace
-            var function: AttachedFunction?
-            var windows: [DMAWindow] = []
-        }
-
-        let number: Int
-        let express: Int
-        let pristine: ConfigurationSpace
-        let state: Mutex<State>
-
-        init(_ number: Int) {
-            self.number = number
-            pristine = HostFunctions.rootPort(number)
-            express = pristine.capability(CapabilityID.express) ?? 0
-            state = Mutex(State(space: pristine))
-        }
-
-        /// The bus behind the port, or nil while it is not numbered or is held in reset.
-        var secondaryBus: UInt8? {
-            state.withLock { state in
-                let bus = state.space.get8(ConfigurationRegister.secondaryBus)
-                let control = state.space.get16(ConfigurationRegister.bridgeControl)
-                return bus == 0 || control & BridgeControlBits.busReset != 0 ? nil : bus
-            }
-        }
-
-        var function: AttachedFunction? { state.withLock { $0.function } }
-    }
-
-    /// A range of memory space that leads to a device.
-    private struct Route {
+    /// A range of memory or I/O space that leads to a device.
+    struct Route {
         var range: ClosedRange<UInt64>
         var function: AttachedFunction
         var bar: AttachedFunction.BAR
     }
 
-    private let ports: [Port]
+    /// The ways through the ports, and the windows of ports that lead to nobody.
+    struct Routes {
+        var memory: [Route] = []
+        var io: [Route] = []
+        /// Memory windows of every port, by its number.
+        var windows: [(port: Int, range: ClosedRange<UInt64>)] = []
+    }
+
+    let ports: [RootPort]
     private let bridge = Mutex(HostFunctions.hostBridge())
-    private let routes = Mutex<[Route]>([])
-    private let loop: EventLoop
+    let routes = Mutex(Routes())
+    let loop: EventLoop
     private let ownThread: WorkerThread?
-    private let deliverMessage: @Sendable (UInt64, UInt32) -> Void
-    private let setINTx: @Sendable (Int, Int, Bool) -> Void
-    private let deriveWindows: @Sendable (RequesterID) -> [DMAWindow]
-    private let log: @Sendable (String) -> Void
+    let deriveWindows: @Sendable (RequesterID) -> [DMAWindow]
+    let log: @Sendable (String) -> Void
+    let onEvent: @Sendable (RootComplexEvent) -> Void
+    /// What ports do for this object, which comes after them.
+    private let relay: Relay
+
+    private final class Relay: Sendable {
+        private let target = Mutex<Target>(Target())
+        private struct Target { weak var root: RootComplex? }
+        var root: RootComplex? {
+            get { target.withLock { $0.root } }
+            set { target.withLock { $0.root = newValue } }
+        }
+    }
 
     /// A root complex with so many root ports, 1 to 31.
     ///
@@ -87,13 +85,18 @@ public final class RootComplex: Sendable {
         windows: (@Sendable (RequesterID) -> [DMAWindow])? = nil,
         deliverMessage: @escaping @Sendable (_ address: UInt64, _ data: UInt32) -> Void,
         setINTx: @escaping @Sendable (_ device: Int, _ pin: Int, _ level: Bool) -> Void = { _, _, _ in },
-        log: @escaping @Sendable (String) -> Void = { _ in }
+        log: @escaping @Sendable (String) -> Void = { _ in },
+        onEvent: @escaping @Sendable (RootComplexEvent) -> Void = { _ in }
     ) throws(WireError) {
         precondition((1...31).contains(count), "bus 0 has room for 31 root ports")
-        ports = (0..<count).map(Port.init)
-        self.deliverMessage = deliverMessage
-        self.setINTx = setINTx
+        let relay = Relay()
+        self.relay = relay
+        let outputs = RootPort.Outputs(
+            deliverMessage: deliverMessage, setINTx: setINTx, routesChanged: { relay.root?.route() },
+            cardReleased: { relay.root?.release(port: $0) })
+        ports = (0..<count).map { RootPort($0, outputs: outputs) }
         self.log = log
+        self.onEvent = onEvent
         deriveWindows =
             windows ?? { _ in
                 guard let memory else { return [] }
@@ -107,107 +110,20 @@ public final class RootComplex: Sendable {
             self.loop = own
             ownThread = WorkerThread("pcie-interrupts") { own.run() }
         }
+        relay.root = self
     }
 
     deinit {
-        for port in ports { port.function?.detach() }
+        for port in ports { for function in port.functions { function.detach() } }
         guard let ownThread else { return }
         loop.stop()
         ownThread.join()
     }
 
-    // MARK: Devices
-
-    /// Puts a device behind a root port, as it is found at power-on, and maps memory for it.
-    public func attach(port number: Int, client: VFIOUserClient) throws(RootComplexError) {
-        guard ports.indices.contains(number) else { throw .noSuchPort(number, ports: ports.count) }
-        let port = ports[number]
-        guard port.function == nil else { throw .occupied(number) }
-        let device = number + 1
-        let setINTx = setINTx
-        do throws(VFIOUserError) {
-            let function = try AttachedFunction(
-                client,
-                host: AttachedFunction.Host(
-                    deliverMessage: deliverMessage, setINTx: { pin, level in setINTx(device, pin, level) }, loop: loop))
-            port.state.withLock { $0.function = function }
-            try mapWindows(port, client)
-        } catch {
-            detach(port: number)
-            throw .device(number, error)
-        }
-    }
-
-    /// Connects to the device that listens at a path and puts it behind a root port. When it goes away, the port's
-    /// link is down and the log gets one line.
-    public func connect(port number: Int, to path: String, tap: LinkTap = LinkTap()) throws(RootComplexError) {
-        guard ports.indices.contains(number) else { throw .noSuchPort(number, ports: ports.count) }
-        let log = log
-        let derive = deriveWindows
-        let memory = WindowMemory { derive(RequesterID(bus: UInt8(number + 1), device: 0)) }
-        let client: VFIOUserClient
-        do throws(VFIOUserError) {
-            client = try VFIOUserClient.connect(to: path, memory: memory, tap: tap) { reason in
-                log("root port \(number): the link is down: \(reason)")
-            }
-        } catch {
-            throw .device(number, error)
-        }
-        try attach(port: number, client: client)
-    }
-
-    /// Takes a device away.
-    public func detach(port number: Int) {
-        guard ports.indices.contains(number) else { return }
-        let function = ports[number].state.withLock { state in
-            let function = state.function
-            state.function = nil
-            state.windows = []
-            return function
-        }
-        function?.detach()
-        route()
-    }
-
-    /// True while a device is there and answers.
-    public func isLinkUp(port number: Int) -> Bool {
-        ports.indices.contains(number) && ports[number].function?.client.isGone == false
-    }
-
-    /// Asks again for every device's windows and maps what changed: for an IOMMU whose tables changed.
-    public func refreshDMA() {
-        for port in ports {
-            guard let function = port.function else { continue }
-            do throws(VFIOUserError) {
-                try mapWindows(port, function.client)
-            } catch {
-                log("root port \(port.number): \(error)")
-            }
-        }
-    }
-
-    private func mapWindows(_ port: Port, _ client: VFIOUserClient) throws(VFIOUserError) {
-        let bus = port.state.withLock { $0.space.get8(ConfigurationRegister.secondaryBus) }
-        let wanted = deriveWindows(RequesterID(bus: bus == 0 ? UInt8(port.number + 1) : bus, device: 0))
-        let present = port.state.withLock { $0.windows }
-        for window in present where !wanted.contains(where: window.isSame(as:)) {
-            try client.unmapDMA(address: window.address, length: window.length)
-        }
-        for window in wanted where !present.contains(where: window.isSame(as:)) {
-            try client.mapDMA(
-                address: window.address, length: window.length, descriptor: window.memory.descriptor,
-                offset: window.offset, writable: window.isWritable)
-        }
-        port.state.withLock { $0.windows = wanted }
-    }
-
     /// Resets every bridge and device, as the machine's reset does.
     public func reset() {
         bridge.withLock { $0 = HostFunctions.hostBridge() }
-        for port in ports {
-            port.state.withLock { $0.space = port.pristine }
-            port.function?.reset()
-        }
+        for port in ports { port.reset() }
         route()
     }
 
@@ -219,16 +135,20 @@ public final class RootComplex: Sendable {
         guard offset < 1 << 28, width == 1 || width == 2 || width == 4 else { return ones }
         let (bus, device, function) = Self.address(offset)
         let register = Int(offset & 0xFFF)
-        guard register + width <= ConfigurationSpace.size, function == 0 else { return ones }
+        guard register + width <= ConfigurationSpace.size else { return ones }
         if bus == 0 {
+            guard function == 0 else { return ones }
             if device == 0 { return bridge.withLock { $0.read(register, width: width) } }
             guard ports.indices.contains(device - 1) else { return ones }
-            return readPort(ports[device - 1], register, width: width)
+            return ports[device - 1].read(register, width: width)
         }
-        guard device == 0, let port = ports.first(where: { $0.secondaryBus == UInt8(bus) }),
-            let attached = port.function
-        else { return ones }
-        return attached.readConfiguration(register, width: width)
+        guard device == 0, let port = port(behind: bus), let target = port.target(function) else { return ones }
+        var value = target.function.readConfiguration(register, width: width)
+        let place = ConfigurationRegister.headerType
+        if function == 0, target.isMultiple, register <= place, register + width > place {
+            value |= UInt64(HeaderType.multipleFunctions) << UInt64((place - register) * 8)
+        }
+        return value
     }
 
     /// Writes 1, 2 or 4 bytes at an ECAM offset.
@@ -236,94 +156,22 @@ public final class RootComplex: Sendable {
         guard offset < 1 << 28, width == 1 || width == 2 || width == 4 else { return }
         let (bus, device, function) = Self.address(offset)
         let register = Int(offset & 0xFFF)
-        guard register + width <= ConfigurationSpace.size, function == 0 else { return }
+        guard register + width <= ConfigurationSpace.size else { return }
         if bus == 0 {
+            guard function == 0 else { return }
             if device == 0 { return bridge.withLock { $0.write(register, width: width, value: value) } }
             guard ports.indices.contains(device - 1) else { return }
-            return writePort(ports[device - 1], register, width: width, value: value)
+            return ports[device - 1].write(register, width: width, value: value)
         }
-        guard device == 0, let port = ports.first(where: { $0.secondaryBus == UInt8(bus) }),
-            let attached = port.function
-        else { return }
-        if attached.writeConfiguration(register, width: width, value: value) { route() }
+        guard device == 0, let port = port(behind: bus), let target = port.target(function) else { return }
+        if target.function.writeConfiguration(register, width: width, value: value) { route() }
+    }
+
+    private func port(behind bus: Int) -> RootPort? {
+        ports.first { port in port.state.withLock { $0.registers.secondaryBus } == UInt8(bus) }
     }
 
     private static func address(_ offset: UInt64) -> (bus: Int, device: Int, function: Int) {
         (Int(offset >> 20 & 0xFF), Int(offset >> 15 & 0x1F), Int(offset >> 12 & 7))
-    }
-
-    private func readPort(_ port: Port, _ register: Int, width: Int) -> UInt64 {
-        port.state.withLock { state in
-            // The link and the slot say whether a device is there now.
-            let isUp = state.function?.client.isGone == false
-            let link = state.space.get16(port.express + ExpressRegister.linkStatus) & ~ExpressRegister.linkActive
-            state.space.set16(
-                port.express + ExpressRegister.linkStatus, link | (isUp ? ExpressRegister.linkActive : 0))
-            let slot = state.space.get16(port.express + ExpressRegister.slotStatus) & ~ExpressRegister.presenceDetected
-            state.space.set16(
-                port.express + ExpressRegister.slotStatus, slot | (isUp ? ExpressRegister.presenceDetected : 0))
-            return state.space.read(register, width: width)
-        }
-    }
-
-    private func writePort(_ port: Port, _ register: Int, width: Int, value: UInt64) {
-        let resets = port.state.withLock { state in
-            let was = state.space.get16(ConfigurationRegister.bridgeControl)
-            state.space.write(register, width: width, value: value)
-            return ~was & state.space.get16(ConfigurationRegister.bridgeControl) & BridgeControlBits.busReset != 0
-        }
-        if resets { port.function?.reset() }
-        route()
-    }
-
-    // MARK: Memory space
-
-    /// Rebuilds the table of ranges that lead to devices: a base address register behind an open window.
-    ///
-    /// Under the table's lock, so that of two rebuilds at once the later one sees both changes. Lock order: table,
-    /// port, function; nobody takes them the other way round.
-    private func route() {
-        routes.withLock { table in
-            table = []
-            for port in ports { table += Self.routes(of: port) }
-        }
-    }
-
-    private static func routes(of port: Port) -> [Route] {
-        let (function, windows) = port.state.withLock { state -> (AttachedFunction?, [ClosedRange<UInt64>]) in
-            guard state.space.get16(ConfigurationRegister.command) & CommandBits.memory != 0,
-                state.space.get16(ConfigurationRegister.bridgeControl) & BridgeControlBits.busReset == 0
-            else { return (nil, []) }
-            return (state.function, [state.space.memoryWindow, state.space.prefetchableWindow].compactMap { $0 })
-        }
-        guard let function else { return [] }
-        return function.decodedRanges().filter { _, range in
-            windows.contains { $0.contains(range.lowerBound) && $0.contains(range.upperBound) }
-        }.map { bar, range in Route(range: range, function: function, bar: bar) }
-    }
-
-    private func find(_ address: UInt64, width: Int) -> Route? {
-        let (last, overflow) = address.addingReportingOverflow(UInt64(width) - 1)
-        guard !overflow else { return nil }
-        return routes.withLock { routes in
-            routes.first { $0.range.contains(address) && $0.range.contains(last) }
-        }
-    }
-
-    /// Reads 1, 2, 4 or 8 bytes of memory space.
-    public func memoryRead(_ address: UInt64, width: Int) -> UInt64 {
-        let ones: UInt64 = width >= 8 ? .max : (1 << UInt64(max(width, 1) * 8)) - 1
-        guard width == 1 || width == 2 || width == 4 || width == 8, let route = find(address, width: width) else {
-            return ones
-        }
-        return route.function.readMemory(route.bar, address - route.range.lowerBound, width: width)
-    }
-
-    /// Writes 1, 2, 4 or 8 bytes of memory space.
-    public func memoryWrite(_ address: UInt64, width: Int, value: UInt64) {
-        guard width == 1 || width == 2 || width == 4 || width == 8, let route = find(address, width: width) else {
-            return
-        }
-        route.function.writeMemory(route.bar, address - route.range.lowerBound, width: width, value: value)
     }
 }

@@ -156,8 +156,8 @@ extension BoardChecker {
                     at: end.position)
                 return nil
             }
-            let fitting = component.kind.ports.filter { $0.wire == wire }
             guard let portName else {
+                let fitting = component.kind.ports.filter { $0.wire == wire && $0.isInferred }
                 guard fitting.isEmpty else { return .ports(component: name, fitting, isNamed: false) }
                 diagnostics.error("'\(name)' (\(component.kind.name)) has no \(wire) port", at: end.position)
                 return nil

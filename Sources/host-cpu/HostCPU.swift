@@ -114,8 +114,12 @@ struct HostCPU: ComponentCommand {
 
     @OptionGroup(title: "Programs without firmware") var programOptions: ProgramOptions
 
-    /// rp0 to rp7
-    private static let rootPorts = 8
+    @Option(
+        help: """
+            Root ports at least, 1 to 8: the empty ones are slots for cards that come later. Without it there are as \
+            many as the last card needs.
+            """)
+    var rootPorts = 1
 
     private var machineConfiguration: MachineConfiguration {
         MachineConfiguration(
@@ -142,6 +146,9 @@ struct HostCPU: ComponentCommand {
         if epoch != nil && clock == .wall {
             throw ValidationError("--epoch sets the clock of --clock instructions; the wall clock is the host's")
         }
+        guard (1...8).contains(rootPorts) else {
+            throw ValidationError("\(rootPorts) root ports: a host has 1 to 8")
+        }
         if programOptions.elf != nil && [firmware, kernel, initrd].contains(where: { $0 != nil }) {
             throw ValidationError("--elf runs a program alone: leave out --firmware, --kernel and --initrd")
         }
@@ -160,18 +167,12 @@ struct HostCPU: ComponentCommand {
         let spi = try needsFlash ? runtime.requireConnection("spi") : runtime.connection("spi")
         let flash = spi.map { SerprogFlash(socket: $0) }
         let log = runtime.log
-        let cards = (0..<Self.rootPorts).compactMap { port in
-            runtime.connectionPath("rp\(port)").map { (port: port, path: $0) }
-        }
+        let cards = try Cards(runtime, rootPorts: rootPorts)
         let ending = RunEnding(program: program, runtime: runtime)
         let machine = try Machine(
             configuration, flash: flash, boot: program?.boot(log), loop: runtime.loop,
             root: { ports in
-                // Ports above the last card's would be empty slots that firmware has to look into.
-                let count = (cards.last?.port ?? 0) + 1
-                let root = try ports.makeRootComplex(ports: count) { log.warning("\($0)") }
-                for card in cards { try root.connect(port: card.port, to: card.path) }
-                return root
+                try cards.makeRootComplex(ports)
             },
             onEvent: { announce($0, runtime, ending) })
         runtime.setStatus("held")

@@ -1,7 +1,7 @@
 // The generic ECAM host bridge: windows of the physical address space that lead to the root complex.
 //
-// Model: windows and no state. PCI addresses are host addresses in both memory windows. There is no
-// device with port I/O, so that window answers as an empty bus does.
+// Model: windows and no state. PCI addresses are host addresses in both memory windows; the I/O window is all of I/O
+// space, from its address 0.
 public import RISCV
 
 /// The host bridge of the `pci-host-ecam-generic` binding.
@@ -20,8 +20,8 @@ public final class PCIeHostBridge: Sendable {
         for range in [MemoryMap.pcieMemory32, MemoryMap.pcieMemory64(memorySize: memorySize)] {
             space.addDevice(base: range.base, size: range.size, device: MemoryWindow(root: root, base: range.base))
         }
-        let ports = MemoryWindow(root: nil, base: MemoryMap.pciePortIO.base)
-        space.addDevice(base: MemoryMap.pciePortIO.base, size: MemoryMap.pciePortIO.size, device: ports)
+        space.addDevice(
+            base: MemoryMap.pciePortIO.base, size: MemoryMap.pciePortIO.size, device: IOWindow(root: root))
     }
 
     /// Configuration space. Bytes, halves and words.
@@ -39,6 +39,23 @@ public final class PCIeHostBridge: Sendable {
         func write(offset: UInt64, width: AccessWidth, value: UInt64) -> Bool {
             guard width != .double else { return false }
             root?.configWrite(offset, width: Int(width.bytes), value: value)
+            return true
+        }
+    }
+
+    /// I/O space. Bytes, halves and words.
+    final class IOWindow: MemoryMappedDevice {
+        private let root: (any PCIeRootComplex)?
+
+        init(root: (any PCIeRootComplex)?) { self.root = root }
+
+        func read(offset: UInt64, width: AccessWidth) -> UInt64? {
+            guard let root, width != .double else { return allOnes(width) }
+            return root.ioRead(offset, width: Int(width.bytes)) & allOnes(width)
+        }
+
+        func write(offset: UInt64, width: AccessWidth, value: UInt64) -> Bool {
+            if width != .double { root?.ioWrite(offset, width: Int(width.bytes), value: value) }
             return true
         }
     }

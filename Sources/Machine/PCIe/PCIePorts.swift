@@ -33,13 +33,16 @@ public final class PCIePorts: Sendable {
         }
     }
 
-    /// A root complex with so many ports, wired to the machine. `log` hears when a link goes down.
+    /// A root complex with so many ports, wired to the machine. `log` hears when a link goes down, `onEvent` which
+    /// cards left.
     public func makeRootComplex(
-        ports count: Int, log: @escaping @Sendable (String) -> Void
+        ports count: Int, log: @escaping @Sendable (String) -> Void,
+        onEvent: @escaping @Sendable (RootComplexEvent) -> Void = { _ in }
     ) throws(WireError) -> RootComplex {
         try RootComplex(
             ports: count, memory: memory, memoryBase: MemoryMap.ramBase,
             deliverMessage: { [messages] address, data in messages.deliver(address: address, data: data) },
-            setINTx: { [self] device, pin, level in setINTx(device: device, pin: pin, level) }, log: log)
+            setINTx: { [self] device, pin, level in setINTx(device: device, pin: pin, level) }, log: log,
+            onEvent: onEvent)
     }
 }

@@ -12,8 +12,17 @@ public protocol PCIeRootComplex: AnyObject, Sendable {
     /// `address` is that of the PCI bus, which is the host's.
     func memoryRead(_ address: UInt64, width: Int) -> UInt64
     func memoryWrite(_ address: UInt64, width: Int, value: UInt64)
+    /// `address` is that of I/O space, below 64 KiB; accesses have 1, 2 or 4 bytes.
+    func ioRead(_ address: UInt64, width: Int) -> UInt64
+    func ioWrite(_ address: UInt64, width: Int, value: UInt64)
     /// Resets every function (the machine was reset). No hart runs.
     func reset()
+}
+
+/// I/O space without devices.
+extension PCIeRootComplex {
+    public func ioRead(_ address: UInt64, width: Int) -> UInt64 { .max }
+    public func ioWrite(_ address: UInt64, width: Int, value: UInt64) {}
 }
 
 extension RootComplex: PCIeRootComplex {}

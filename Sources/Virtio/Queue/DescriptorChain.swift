@@ -94,28 +94,36 @@ public struct DescriptorChain: Sendable {
         }
     }
 
+    /// Copies bytes to the writable ones from `offset` on. Precondition: there are so many.
+    public func write(_ bytes: RawSpan, at offset: Int, _ memory: inout HeldMemory) throws(RingFault) {
+        // Safety: the pointer is used only inside the call.
+        try unsafe bytes.withUnsafeBytes { (raw) throws(RingFault) in
+            unsafe try write(at: offset, from: raw, &memory)
+        }
+    }
+
     /// Calls `body` with each piece of the readable bytes in a range: its address, where it begins in the range, its
     /// length. Precondition: the chain has these bytes.
-    public func forEachReadable(
-        _ range: Range<Int>, _ body: (IOVirtualAddress, Int, Int) throws(RingFault) -> Void
-    ) throws(RingFault) {
+    public func forEachReadable<Failure: Error>(
+        _ range: Range<Int>, _ body: (IOVirtualAddress, Int, Int) throws(Failure) -> Void
+    ) throws(Failure) {
         precondition(range.lowerBound >= 0 && range.upperBound <= readableBytes, "beyond the chain's readable bytes")
         try forEachPiece(0..<readableSegments, range.lowerBound, range.count, body)
     }
 
     /// As `forEachReadable`, of the writable bytes.
-    public func forEachWritable(
-        _ range: Range<Int>, _ body: (IOVirtualAddress, Int, Int) throws(RingFault) -> Void
-    ) throws(RingFault) {
+    public func forEachWritable<Failure: Error>(
+        _ range: Range<Int>, _ body: (IOVirtualAddress, Int, Int) throws(Failure) -> Void
+    ) throws(Failure) {
         precondition(range.lowerBound >= 0 && range.upperBound <= writableBytes, "beyond the chain's writable bytes")
         try forEachPiece(readableSegments..<segments.count, range.lowerBound, range.count, body)
     }
 
     @inline(__always)
-    private func forEachPiece(
+    private func forEachPiece<Failure: Error>(
         _ places: Range<Int>, _ offset: Int, _ count: Int,
-        _ body: (IOVirtualAddress, Int, Int) throws(RingFault) -> Void
-    ) throws(RingFault) {
+        _ body: (IOVirtualAddress, Int, Int) throws(Failure) -> Void
+    ) throws(Failure) {
         var skip = offset
         var done = 0
         for place in places {

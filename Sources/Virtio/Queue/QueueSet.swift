@@ -8,7 +8,8 @@ public final class QueueSet: @unchecked Sendable {
 
     /// What was negotiated.
     public let features: VirtioFeatures
-    private let dma: DMAAddressSpace
+    /// The driver's memory.
+    public let dma: DMAAddressSpace
     private let interrupt: @Sendable (Int) -> Void
     private let configurationChanged: @Sendable () -> Void
     private let failed: @Sendable (Int, RingFault) -> Void
@@ -56,6 +57,9 @@ public final class QueueSet: @unchecked Sendable {
         queues[index] = nil
         watched &= ~(1 << UInt64(index))
     }
+
+    /// Whether the device may reach memory at all now.
+    public var isBusOff: Bool { !dma.isEnabled }
 
     func stop() { isStopped = true }
 

@@ -17,12 +17,16 @@ public protocol EndpointModel: AnyObject, Sendable {
     /// capability's first byte and are 2 or more.
     func readCapability(_ index: Int, offset: Int, into bytes: inout MutableRawSpan)
     func writeCapability(_ index: Int, offset: Int, from bytes: RawSpan)
+    /// The BAR's doorbells: writes that the host may turn into signals of eventfds the model waits for. They may come
+    /// to `writeBAR` all the same. A model drains its eventfds when it is reset.
+    func ioEvents(_ bar: Int) -> [RegionIOEvent]
 }
 
 extension EndpointModel {
     public func busChanged() {}
     public func readCapability(_ index: Int, offset: Int, into bytes: inout MutableRawSpan) { bytes.fill(with: 0) }
     public func writeCapability(_ index: Int, offset: Int, from bytes: RawSpan) {}
+    public func ioEvents(_ bar: Int) -> [RegionIOEvent] { [] }
 }
 
 /// What a model drives: the endpoint's side of the bus. Any thread may call anything at any time.
@@ -167,6 +171,8 @@ public final class Endpoint: VFIODevice {
     }
 
     public func dmaMapsChanged() { model.busChanged() }
+
+    public func ioEvents(_ region: UInt32) -> [RegionIOEvent] { region < 6 ? model.ioEvents(Int(region)) : [] }
 
     // MARK: Migration
 

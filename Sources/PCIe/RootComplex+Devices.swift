@@ -30,7 +30,8 @@ extension RootComplex {
         }
         let client: VFIOUserClient
         do throws(VFIOUserError) {
-            client = try VFIOUserClient.connect(to: path, memory: memory, tap: tap) { [weak self] reason in
+            client = try VFIOUserClient.connect(to: path, memory: memory, tap: tap, ioEvents: true) {
+                [weak self] reason in
                 self?.lost(place, reason)
             }
         } catch {

@@ -28,6 +28,9 @@ internal import Wire
     }
 
     private let twin = Mutex(Twin())
+    private let exported = Mutex(ExportedMemory())
+    /// The server's commands come on the main socket, unasked too. Protected by `turn`.
+    private var servesInBand = false
 
     init(
         socket: Socket, memory: (any ClientMemory)?, tap: LinkTap, timeout: Duration,
@@ -54,6 +57,7 @@ internal import Wire
         }
         guard first else { return }
         isGone.store(true, ordering: .releasing)
+        LinkWatcher.shared?.forget(link.socket)
         link.socket.shutdown()
         twin.withLock { twin in
             twin.isClosed = true
@@ -66,6 +70,30 @@ internal import Wire
         turn.lock()
         self.transfer = max(1, min(transfer, Capabilities.defaultTransfer))
         turn.unlock()
+    }
+
+    /// From now on a server that dies is noticed at once, and if its commands come on the main socket they are answered
+    /// at any time.
+    func watch() {
+        let inBand = memory != nil && twin.withLock { $0.socket == nil }
+        turn.lock()
+        servesInBand = inBand
+        turn.unlock()
+        LinkWatcher.shared?.watch(link.socket) { [weak self] in self?.hungUp() }
+        if isGone.load(ordering: .acquiring) { LinkWatcher.shared?.forget(link.socket) }
+        guard inBand else { return }
+        let socket = link.socket
+        WorkerThread("vfio-user-dma") { [weak self] in
+            // The end of the link is readable too.
+            while (try? socket.wait(for: .readable, until: nil)) != nil, let self, self.serveUnasked() {}
+        }
+    }
+
+    /// The other end is closed. A command that is under way ends at this too, and knows better what it ended.
+    private func hungUp() {
+        turn.lock()
+        turn.unlock()
+        close("it closed the link")
     }
 
     /// The most data in one message.
@@ -95,6 +123,80 @@ internal import Wire
         }
         if let error { throw error }
         return (answer, passed)
+    }
+
+    /// Sends a batch of writes in as few messages as it takes, or in one message each where the server knows no better.
+    /// Returns the error, if any; `posted` waits for no reply.
+    func regionWrite(_ writes: [RegionWrite], together: Bool, posted: Bool) -> VFIOUserError? {
+        turn.lock()
+        defer { turn.unlock() }
+        let most = together ? max(1, min(1024, transfer / RegionWriteMulti.writeSize)) : 1
+        var done = 0
+        while done < writes.count {
+            let part = writes[done..<min(done + most, writes.count)]
+            done += part.count
+            if let error = together ? writeTogether(part, posted) : writeAlone(part[part.startIndex], posted) {
+                return error
+            }
+        }
+        return nil
+    }
+
+    private func writeTogether(_ part: ArraySlice<RegionWrite>, _ posted: Bool) -> VFIOUserError? {
+        let size = RegionWriteMulti.header + part.count * RegionWriteMulti.writeSize
+        let payload = VFIOUserClient.payload(size) { RegionWriteMulti.encode(part, into: &$0) }
+        var done: UInt64 = 0
+        // Safety: the pointers are used only inside the calls.
+        let error = unsafe payload.withUnsafeBytes { raw in
+            unsafe transact(.regionWriteMulti, 0, raw, noReply: posted) { reply, _ in
+                let answer = unsafe RawSpan(_unsafeBytes: reply)
+                guard reply.count == MessageHeader.size + RegionWriteMulti.header else { return false }
+                done = answer.uint64(at: MessageHeader.size)
+                return done <= UInt64(part.count)
+            }
+        }
+        if let error { return error }
+        return posted || done == UInt64(part.count) ? nil : .refused(.regionWriteMulti, .inputOutput)
+    }
+
+    private func writeAlone(_ write: RegionWrite, _ posted: Bool) -> VFIOUserError? {
+        var value = write.value
+        let count = min(max(write.width, 1), 8)
+        encodeHead(RegionAccess(offset: write.offset, region: write.region, count: UInt32(count)))
+        // Safety: count ≤ 8 bytes of a local integer.
+        return unsafe withUnsafeMutableBytes(of: &value) { raw in
+            unsafe transact(
+                .regionWrite, RegionAccess.size, UnsafeRawBufferPointer(rebasing: raw[..<count]), noReply: posted
+            ) { reply, _ in
+                let payload = unsafe RawSpan(_unsafeBytes: reply).extracting(MessageHeader.size..<reply.count)
+                guard let echo = try? RegionAccess(payload) else { return false }
+                return echo == RegionAccess(offset: write.offset, region: write.region, count: UInt32(count))
+            }
+        }
+    }
+
+    /// Asks a server to map or unmap memory, and keeps account of what it may reach by messages.
+    func map(_ map: DMAMap, descriptor: Descriptor?) throws(VFIOUserError) {
+        exported.withLock { $0.add(map) }
+        do throws(VFIOUserError) {
+            _ = try ask(
+                .dmaMap, VFIOUserClient.payload(DMAMap.size) { map.encode(into: &$0) },
+                descriptors: descriptor.map { [$0] } ?? [])
+        } catch {
+            exported.withLock { $0.remove(address: map.address, length: map.length) }
+            throw error
+        }
+    }
+
+    func unmap(_ unmap: DMAUnmap) throws(VFIOUserError) {
+        _ = try ask(.dmaUnmap, VFIOUserClient.payload(DMAUnmap.size) { unmap.encode(into: &$0) })
+        exported.withLock { exported in
+            if unmap.flags == DMAUnmap.all {
+                exported.removeAll()
+            } else {
+                exported.remove(address: unmap.address, length: unmap.length)
+            }
+        }
     }
 
     /// Reads bytes of a region. Returns the error, if any: a hot path that does not throw.
@@ -186,6 +288,7 @@ internal import Wire
                 case nil: return fail("it closed the link in answer to \(command)")
                 case .done?:
                     lastReply = .now
+                    if servesInBand { try serveBuffered() }
                     return nil
                 case .refused(let error)?:
                     lastReply = .now
@@ -229,6 +332,47 @@ internal import Wire
     }
 
     // MARK: The server's commands
+
+    /// Answers the commands that have come already. `turn` is held.
+    private func serveBuffered() throws(WireError) {
+        while link.hasMessage {
+            let message = unsafe try link.receive(polling: false) { message, _ in unsafe [UInt8](message) }
+            guard let message else { return }
+            // Safety: bytes have no padding; messages have 16 bytes or more.
+            guard unsafe MessageHeader(message.span.bytes).isCommand else {
+                return close("its reply answers nothing")
+            }
+            try answer(message, on: link)
+        }
+    }
+
+    /// Answers what the server sent while no command was under way. False when the link has ended.
+    private func serveUnasked() -> Bool {
+        turn.lock()
+        defer { turn.unlock() }
+        while !isGone.load(ordering: .acquiring) {
+            do throws(WireError) {
+                try link.socket.wait(for: .readable, until: .now)
+            } catch {
+                // A command that was under way took it.
+                return true
+            }
+            do throws(WireError) {
+                let message = unsafe try link.receive(polling: false) { message, _ in unsafe [UInt8](message) }
+                guard let message else { return false }
+                // Safety: bytes have no padding; messages have 16 bytes or more.
+                guard unsafe MessageHeader(message.span.bytes).isCommand else {
+                    close("its reply answers nothing")
+                    return false
+                }
+                try answer(message, on: link)
+                try serveBuffered()
+            } catch {
+                close("\(error)")
+            }
+        }
+        return false
+    }
 
     /// Serves the server's commands on the twin socket, on a thread of their own.
     func listen(on socket: Socket) {
@@ -284,6 +428,7 @@ internal import Wire
             guard payload.byteCount == DMAAccess.size else { throw .invalid }
             guard access.count <= UInt64(Capabilities.defaultTransfer) else { throw .tooBig }
             guard let memory else { throw .notSupported }
+            try check(access, write: false)
             var reply = [UInt8](repeating: 0, count: DMAAccess.size + Int(access.count))
             // Safety: the two halves of the array just made.
             try unsafe Self.withHalves(&reply) { (head, data) throws(ErrorNumber) in
@@ -296,6 +441,7 @@ internal import Wire
         case .dmaWrite:
             let access = try DMAAccess(withData: payload)
             guard let memory else { throw .notSupported }
+            try check(access, write: true)
             try memory.write(
                 IOVirtualAddress(access.address), from: payload.extracting(DMAAccess.size..<payload.byteCount))
             var reply = [UInt8](repeating: 0, count: DMAAccess.size)
@@ -306,6 +452,18 @@ internal import Wire
             return reply
         default: throw .notSupported
         }
+    }
+
+    private func check(_ access: DMAAccess, write: Bool) throws(ErrorNumber) {
+        let result: Result<Void, ErrorNumber> = exported.withLock { exported in
+            do throws(ErrorNumber) {
+                try exported.check(access, write: write)
+                return .success(())
+            } catch {
+                return .failure(error)
+            }
+        }
+        try result.get()
     }
 
     private static func withHalves(

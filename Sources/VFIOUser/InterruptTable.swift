@@ -1,4 +1,3 @@
-internal import Glibc
 internal import Synchronization
 internal import Wire
 
@@ -13,15 +12,31 @@ public final class InterruptTable: Sendable {
         case msix = 2
         case error = 3
         case request = 4
+
+        /// Whether its interrupts can be masked.
+        var isMaskable: Bool { self == .intx || self == .msi || self == .msix }
     }
 
     private struct Line {
-        var notifier: EventNotifier?
-        /// The eventfd would block when its counter is full, so it is asked first.
-        var mayBlock = false
+        /// Signalled when the interrupt is raised, and when it becomes masked and unmasked.
+        var trigger: PeerEvent?
+        var maskEvent: PeerEvent?
+        var unmaskEvent: PeerEvent?
         var masked = false
         /// INTx: asserted by the device. Others: raised while masked.
         var pending = false
+
+        mutating func mask() {
+            guard !masked else { return }
+            masked = true
+            maskEvent?.signal()
+        }
+
+        mutating func unmask() {
+            guard masked else { return }
+            masked = false
+            unmaskEvent?.signal()
+        }
     }
 
     private let counts: [UInt32]
@@ -42,7 +57,7 @@ public final class InterruptTable: Sendable {
         let flags: UInt32 =
             switch kind {
             case .intx: IRQInfo.eventfd | IRQInfo.maskable | IRQInfo.automasked
-            case .msi, .msix: IRQInfo.eventfd | IRQInfo.noResize
+            case .msi, .msix: IRQInfo.eventfd | IRQInfo.maskable | IRQInfo.noResize
             case .error, .request: IRQInfo.eventfd | IRQInfo.noResize
             }
         return IRQInfo(index: index, flags: flags, count: count(kind))
@@ -56,11 +71,11 @@ public final class InterruptTable: Sendable {
     public func raise(_ kind: Kind, vector: UInt32 = 0) -> Bool {
         lines.withLock { lines in
             let (kind, vector) = (Int(kind.rawValue), Int(vector))
-            guard vector < lines[kind].count, lines[kind][vector].notifier != nil else { return false }
+            guard vector < lines[kind].count, let trigger = lines[kind][vector].trigger else { return false }
             if lines[kind][vector].masked {
                 lines[kind][vector].pending = true
             } else {
-                Self.signal(lines[kind][vector])
+                trigger.signal()
             }
             return true
         }
@@ -77,24 +92,14 @@ public final class InterruptTable: Sendable {
     }
 
     private static func deliverINTx(_ line: inout Line) {
-        guard line.pending, !line.masked, line.notifier != nil else { return }
-        line.masked = true
-        signal(line)
-    }
-
-    private static func signal(_ line: Line) {
-        guard let notifier = line.notifier else { return }
-        if line.mayBlock {
-            var entry = pollfd(fd: notifier.descriptor.rawValue, events: Int16(POLLOUT), revents: 0)
-            // Safety: one entry, count one. A full counter is raised already.
-            guard unsafe poll(&entry, 1, 0) == 1 else { return }
-        }
-        notifier.signal()
+        guard line.pending, !line.masked, let trigger = line.trigger else { return }
+        line.mask()
+        trigger.signal()
     }
 
     /// True while the client has set an eventfd for an interrupt of a kind: it has enabled that kind.
     public func isSet(_ kind: Kind) -> Bool {
-        lines.withLock { lines in lines[Int(kind.rawValue)].contains { $0.notifier != nil } }
+        lines.withLock { lines in lines[Int(kind.rawValue)].contains { $0.trigger != nil } }
     }
 
     /// True while an interrupt that was raised waits for its mask to go.
@@ -121,62 +126,65 @@ public final class InterruptTable: Sendable {
     }
 
     /// Does what a SET_IRQS message asks. `bools` is its bool data. Refused: `invalid` for an unknown kind, a range
-    /// outside it, a descriptor that is not an eventfd, masking other than INTx and MSI-X; `notSupported` for
-    /// eventfds that shall report masking.
+    /// outside it, a descriptor that is not an eventfd, masking of a kind that has no masks; `notSupported` for an
+    /// eventfd at INTx's unmasking.
+    ///
+    /// That one has two meanings: the specification's server signals it when INTx is unmasked, Linux's waits for it and
+    /// unmasks then, and QEMU with KVM counts on Linux's. Refused, QEMU unmasks by messages.
     func apply(_ set: IRQSet, bools: RawSpan, descriptors: [Descriptor]) throws(ErrorNumber) {
         guard let kind = Kind(rawValue: set.index) else { throw .invalid }
         let count = count(kind)
         guard set.start <= count, set.count <= count - set.start else { throw .invalid }
-        guard set.action == .trigger || kind == .intx || kind == .msix || kind == .msi else { throw .invalid }
+        guard set.action == .trigger || kind.isMaskable else { throw .invalid }
+        var events: [PeerEvent] = []
         if set.data == .eventfd {
-            guard set.action == .trigger else { throw .notSupported }
-            guard set.start < count, descriptors.allSatisfy(Self.isEventDescriptor) else { throw .invalid }
+            guard kind != .intx || set.action != .unmask else { throw .notSupported }
+            guard set.start < count else { throw .invalid }
+            for descriptor in descriptors {
+                guard let event = PeerEvent(descriptor) else { throw .invalid }
+                events.append(event)
+            }
         }
+        if set.count == 0 { return disable(kind) }
         for number in 0..<Int(set.count) {
             if set.data == .bool, bools.uint8(at: number) == 0 { continue }
             let vector = Int(set.start) + number
-            let descriptor = number < descriptors.count ? descriptors[number] : nil
+            let event = number < events.count ? events[number] : nil
             lines.withLock { lines in
-                Self.apply(set, kind, descriptor, &lines[Int(kind.rawValue)][vector])
-            }
-        }
-        if set.count == 0 {
-            lines.withLock { lines in
-                for vector in lines[Int(kind.rawValue)].indices {
-                    lines[Int(kind.rawValue)][vector].notifier = nil
-                    lines[Int(kind.rawValue)][vector].masked = false
-                }
+                Self.apply(set, kind, event, &lines[Int(kind.rawValue)][vector])
             }
         }
     }
 
-    private static func apply(_ set: IRQSet, _ kind: Kind, _ descriptor: Descriptor?, _ line: inout Line) {
+    /// Takes every eventfd and mask of a kind away.
+    private func disable(_ kind: Kind) {
+        lines.withLock { lines in
+            for vector in lines[Int(kind.rawValue)].indices {
+                let pending = lines[Int(kind.rawValue)][vector].pending
+                lines[Int(kind.rawValue)][vector] = Line()
+                lines[Int(kind.rawValue)][vector].pending = pending
+            }
+        }
+    }
+
+    private static func apply(_ set: IRQSet, _ kind: Kind, _ event: PeerEvent?, _ line: inout Line) {
         switch (set.action, set.data) {
         case (.trigger, .eventfd):
-            line.notifier = descriptor.map(EventNotifier.init(adopting:))
-            line.mayBlock = descriptor.map { fcntl($0.rawValue, F_GETFL) & O_NONBLOCK == 0 } ?? false
+            line.trigger = event
             line.masked = false
             if kind == .intx { deliverINTx(&line) }
-        case (.trigger, _): signal(line)
-        case (.mask, _): line.masked = true
+        case (.mask, .eventfd): line.maskEvent = event
+        case (.unmask, .eventfd): line.unmaskEvent = event
+        case (.trigger, _): line.trigger?.signal()
+        case (.mask, _): line.mask()
         case (.unmask, _):
-            line.masked = false
+            line.unmask()
             if kind == .intx {
                 deliverINTx(&line)
             } else if line.pending {
                 line.pending = false
-                signal(line)
+                line.trigger?.signal()
             }
         }
-    }
-
-    /// True for an eventfd: anything else a peer passes (a pipe, a file) could block or grow with each interrupt.
-    private static func isEventDescriptor(_ descriptor: Descriptor) -> Bool {
-        var name = [UInt8](repeating: 0, count: 32)
-        // Safety: readlink writes at most the array's bytes.
-        let count = unsafe "/proc/self/fd/\(descriptor.rawValue)".withCString { path in
-            unsafe name.withUnsafeMutableBytes { unsafe readlink(path, $0.baseAddress!, $0.count) }
-        }
-        return count > 0 && name.prefix(count).elementsEqual("anon_inode:[eventfd]".utf8)
     }
 }

@@ -21,6 +21,9 @@ final class MessageLink: @unchecked Sendable {
         reader = MessageReader(socket: socket, framing: .vfioUser(maximum: Self.maximumMessage), wait: wait)
     }
 
+    /// True when a whole message is here already. The receiving thread's.
+    var hasMessage: Bool { !injected.isEmpty || reader.hasWholeMessage }
+
     /// Sends one whole message, in two parts if it has them.
     func send(
         _ head: UnsafeRawBufferPointer,

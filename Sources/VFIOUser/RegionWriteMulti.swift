@@ -1,3 +1,19 @@
+/// One register write of a batch.
+public struct RegionWrite: Hashable, Sendable {
+    public var region: UInt32
+    public var offset: UInt64
+    /// 1…8 bytes.
+    public var width: Int
+    public var value: UInt64
+
+    public init(region: UInt32, offset: UInt64, width: Int, value: UInt64) {
+        self.region = region
+        self.offset = offset
+        self.width = width
+        self.value = value
+    }
+}
+
 /// REGION_WRITE_MULTI: several small writes in one message.
 ///
 ///     0   wr_cnt u64
@@ -32,5 +48,17 @@ public struct RegionWriteMulti: Hashable, Sendable {
             throw .invalid
         }
         return (access, place + RegionAccess.size)
+    }
+
+    /// Writes a request. Precondition: the span has `header + writes.count * writeSize` bytes.
+    public static func encode(_ writes: some Collection<RegionWrite>, into payload: inout MutableRawSpan) {
+        payload.storeBytes(of: UInt64(writes.count), toByteOffset: 0, as: UInt64.self)
+        for (number, write) in writes.enumerated() {
+            let place = header + number * writeSize
+            payload.storeBytes(of: write.offset, toByteOffset: place, as: UInt64.self)
+            payload.storeBytes(of: write.region, toByteOffset: place + 8, as: UInt32.self)
+            payload.storeBytes(of: UInt32(min(max(write.width, 1), 8)), toByteOffset: place + 12, as: UInt32.self)
+            payload.storeBytes(of: write.value, toByteOffset: place + 16, as: UInt64.self)
+        }
     }
 }

@@ -93,9 +93,7 @@ extension ServerConnection {
             device.information.encode(into: &room)
             return DeviceInfo.size
         case .deviceGetRegionInfo: return try regionInfo(payload, &passed)
-        case .deviceGetRegionIOFDs:
-            guard try RegionIOFDs.request(payload) < UInt32(regions.count) else { throw .invalid }
-            throw .notSupported
+        case .deviceGetRegionIOFDs: return try regionIOFDs(payload, &passed)
         case .deviceGetIRQInfo:
             let index = try IRQInfo.request(payload)
             guard index < device.information.irqCount else { throw .invalid }
@@ -191,6 +189,30 @@ extension ServerConnection {
         return info.encode(into: &span, room: room)
     }
 
+    private func regionIOFDs(_ payload: RawSpan, _ passed: inout [Descriptor]) throws(ErrorNumber) -> Int {
+        let (index, room) = try RegionIOFDs.request(payload)
+        guard index < UInt32(regions.count) else { throw .invalid }
+        var offer = RegionIOFDs(index: index, parts: [])
+        var files: [Descriptor] = []
+        for event in device.ioEvents(index).prefix(RegionIOFDs.maximumCount) {
+            let file = event.notifier.descriptor
+            let place = files.firstIndex { $0 === file } ?? files.count
+            if place == files.count {
+                // The client takes no more in one message: the rest of the doorbells stay messages.
+                guard files.count < clientDescriptors else { continue }
+                files.append(file)
+            }
+            offer.parts.append(
+                .init(
+                    offset: event.offset, length: event.width, place: UInt32(place),
+                    flags: event.match == nil ? 0 : RegionIOFDs.Part.matchFlag, match: event.match ?? 0))
+        }
+        guard !offer.parts.isEmpty else { throw .notSupported }
+        if UInt64(offer.replySize) <= UInt64(room) { passed = files }
+        var span = unsafe MutableRawSpan(_unsafeBytes: replyPayload(offer.replySize))
+        return offer.encode(into: &span, room: room)
+    }
+
     // MARK: Version
 
     private func version(_ payload: RawSpan, _ passed: inout [Descriptor]) throws(ErrorNumber) -> Int {
@@ -201,6 +223,7 @@ extension ServerConnection {
         guard transfer > 0 else { throw .invalid }
         var agreed = Version(minor: min(proposed.minor, Version.minor), capabilities: Capabilities())
         let asked = proposed.capabilities
+        clientDescriptors = Int(min(asked.maximumMessageDescriptors ?? 1, 32))
         // A reply may name only what was proposed.
         if asked.maximumMessageDescriptors != nil { agreed.capabilities.maximumMessageDescriptors = 32 }
         if asked.maximumTransfer != nil { agreed.capabilities.maximumTransfer = UInt64(Capabilities.defaultTransfer) }

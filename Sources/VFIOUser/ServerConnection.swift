@@ -41,6 +41,8 @@ internal import Wire
     let reply: UnsafeMutableRawBufferPointer
     var isNegotiated = false
     var migration = Migration()
+    /// Descriptors that the client takes in one message.
+    var clientDescriptors = 1
 
     init(
         socket: Socket, device: any VFIODevice, regions: [VFIORegion], tap: LinkTap,

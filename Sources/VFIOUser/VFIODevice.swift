@@ -30,6 +30,27 @@ public struct VFIORegion: Sendable {
     }
 }
 
+/// A doorbell: a write that the client may turn into a signal of an eventfd, without the server's thread.
+///
+/// The value written is lost, so a doorbell's place or `match` must say all there is to say. A client need not use it:
+/// the same write may come to `writeRegion`.
+public struct RegionIOEvent: Sendable {
+    public var offset: UInt64
+    /// Bytes of the write that counts: 1, 2, 4 or 8; 0 for any.
+    public var width: UInt64
+    /// Only a write of this value counts.
+    public var match: UInt64?
+    /// Signalled by the client; the device waits for it. Several doorbells may share one.
+    public var notifier: EventNotifier
+
+    public init(offset: UInt64, width: UInt64 = 0, match: UInt64? = nil, notifier: EventNotifier) {
+        self.offset = offset
+        self.width = width
+        self.match = match
+        self.notifier = notifier
+    }
+}
+
 /// A device behind a `VFIOUserServer`.
 ///
 /// The server calls every method on one thread, one at a time, and has checked that an access lies in the region and
@@ -49,11 +70,14 @@ public protocol VFIODevice: AnyObject, Sendable {
     func reset()
     /// A DMA map came or went.
     func dmaMapsChanged()
+    /// The doorbells of a region, in the order of their importance: a client may have room for some of them only.
+    func ioEvents(_ region: UInt32) -> [RegionIOEvent]
     /// How the device's state is taken and given, or nil: it cannot migrate. The same as long as a client is there.
     var migration: (any DeviceMigration)? { get }
 }
 
 extension VFIODevice {
     public func dmaMapsChanged() {}
+    public func ioEvents(_ region: UInt32) -> [RegionIOEvent] { [] }
     public var migration: (any DeviceMigration)? { nil }
 }

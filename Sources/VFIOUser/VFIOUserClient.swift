@@ -22,10 +22,12 @@ public import Wire
     public let capabilities: Capabilities
 
     let transport: ClientTransport
+    /// What stands for writes to doorbells.
+    private let ioEvents: ClientIOEvents
 
     /// Connects to the server that listens at a path and asks it what it is.
     public static func connect(
-        to path: String, memory: (any ClientMemory)? = nil, tap: LinkTap = LinkTap(),
+        to path: String, memory: (any ClientMemory)? = nil, tap: LinkTap = LinkTap(), ioEvents: Bool = false,
         timeout: Duration = defaultTimeout, onGone: @escaping @Sendable (String) -> Void = { _ in }
     ) throws(VFIOUserError) -> VFIOUserClient {
         let socket: Socket
@@ -34,14 +36,17 @@ public import Wire
         } catch {
             throw .gone("\(error)")
         }
-        return try VFIOUserClient(socket: socket, memory: memory, tap: tap, timeout: timeout, onGone: onGone)
+        return try VFIOUserClient(
+            socket: socket, memory: memory, tap: tap, ioEvents: ioEvents, timeout: timeout, onGone: onGone)
     }
 
     /// Takes over a connected socket: agrees on the version, asks for the device, its regions and interrupts.
     ///
-    /// `memory` answers DMA messages (none: they are refused). `onGone` is called once, on any thread, with the reason.
+    /// `memory` answers DMA messages (none: they are refused). With `ioEvents` writes to the doorbells that the server
+    /// offers eventfds for signal those. `onGone` is called once, on any thread, with the reason, as soon as the link
+    /// ends; it must not call this client's commands.
     public init(
-        socket: Socket, memory: (any ClientMemory)? = nil, tap: LinkTap = LinkTap(),
+        socket: Socket, memory: (any ClientMemory)? = nil, tap: LinkTap = LinkTap(), ioEvents: Bool = false,
         timeout: Duration = defaultTimeout, onGone: @escaping @Sendable (String) -> Void = { _ in }
     ) throws(VFIOUserError) {
         let transport = ClientTransport(socket: socket, memory: memory, tap: tap, timeout: timeout, onGone: onGone)
@@ -62,6 +67,14 @@ public import Wire
             var interrupts: [IRQInfo] = []
             for index in 0..<information.irqCount { interrupts.append(try Self.irqInformation(transport, index)) }
             self.interrupts = interrupts
+            var doorbells = ClientIOEvents()
+            if ioEvents {
+                for region in regions where region.flags & RegionInfo.write != 0 && region.length > 0 {
+                    try Self.ioEvents(transport, region, &doorbells)
+                }
+            }
+            self.ioEvents = doorbells
+            transport.watch()
         } catch {
             // A server that refuses to say what it is cannot be used.
             transport.close("\(error)")
@@ -78,7 +91,7 @@ public import Wire
     public var goneReason: String? { transport.goneReason }
     public var isGone: Bool { transport.goneReason != nil }
 
-    /// The socket, to watch for a hang-up. Nobody but this client reads it.
+    /// The socket, for an owner that watches it itself. Nobody but this client reads it.
     public var descriptor: Descriptor { transport.link.socket.descriptor }
 
     // MARK: Questions
@@ -87,7 +100,7 @@ public import Wire
         let proposal = Version(
             capabilities: Capabilities(
                 maximumMessageDescriptors: 32, maximumTransfer: UInt64(Capabilities.defaultTransfer),
-                twinSocket: transport.memory == nil ? nil : true))
+                writeMultiple: true, twinSocket: transport.memory == nil ? nil : true))
         let (bytes, descriptors) = try transport.ask(.version, proposal.encoded())
         // Safety: bytes have no padding.
         guard let agreed = try? Version(unsafe bytes.span.bytes), agreed.major == Version.major,
@@ -146,6 +159,36 @@ public import Wire
         return info
     }
 
+    /// Asks for a region's doorbells. A server that has none, or does not know the question, refuses it.
+    private static func ioEvents(
+        _ transport: ClientTransport, _ region: RegionInfo, _ doorbells: inout ClientIOEvents
+    ) throws(VFIOUserError) {
+        var room: UInt32 = 4096
+        for _ in 0..<2 {
+            let request = payload(RegionIOFDs.size) {
+                RegionIOFDs.encodeRequest(index: region.index, room: room, into: &$0)
+            }
+            let bytes: [UInt8]
+            let descriptors: [Descriptor]
+            do throws(VFIOUserError) {
+                (bytes, descriptors) = try transport.ask(.deviceGetRegionIOFDs, request)
+            } catch .refused {
+                return
+            }
+            // Safety: bytes have no padding.
+            guard let (offer, needs) = try? RegionIOFDs.reply(unsafe bytes.span.bytes), offer.index == region.index
+            else { throw .gone("its DEVICE_GET_REGION_IO_FDS reply for region \(region.index) is malformed") }
+            if needs > room, needs <= 1 << 16 {
+                room = needs
+                continue
+            }
+            guard doorbells.add(offer, length: region.length, descriptors: descriptors) else {
+                throw .gone("its DEVICE_GET_REGION_IO_FDS reply for region \(region.index) offers what cannot be")
+            }
+            return
+        }
+    }
+
     /// An encoded payload of so many bytes.
     static func payload(_ count: Int, _ encode: (inout MutableRawSpan) -> Void) -> [UInt8] {
         var bytes = [UInt8](repeating: 0, count: count)
@@ -171,9 +214,10 @@ public import Wire
     }
 
     /// Writes a register of 1, 2, 4 or 8 bytes and waits until the device has it. False when the server refuses it or
-    /// is gone.
+    /// is gone. A doorbell's eventfd is signalled instead, without waiting.
     @discardableResult
     public func write(region: UInt32, offset: UInt64, width: Int, value: UInt64) -> Bool {
+        if !ioEvents.isEmpty, ring(region, offset, width, value) { return true }
         var value = value
         let count = min(max(width, 1), 8)
         // Safety: count ≤ 8 bytes of a local integer.
@@ -185,12 +229,34 @@ public import Wire
     /// Writes a register without waiting: the server processes it before any later command.
     @discardableResult
     public func post(region: UInt32, offset: UInt64, width: Int, value: UInt64) -> Bool {
+        if !ioEvents.isEmpty, ring(region, offset, width, value) { return true }
         var value = value
         let count = min(max(width, 1), 8)
         // Safety: count ≤ 8 bytes of a local integer.
         return unsafe withUnsafeMutableBytes(of: &value) { raw in
             unsafe transport.regionWrite(region, offset, UnsafeRawBufferPointer(rebasing: raw[..<count]), posted: true)
         } == nil
+    }
+
+    /// How many doorbells the server offered.
+    public var doorbellCount: Int { ioEvents.count }
+
+    private func ring(_ region: UInt32, _ offset: UInt64, _ width: Int, _ value: UInt64) -> Bool {
+        !isGone && ioEvents.ring(region: region, offset: offset, width: width, value: value)
+    }
+
+    /// Writes several registers in order, with as few messages as the server understands, and waits until the device
+    /// has them. Doorbells among them are sent too. On an error those before it were written.
+    public func write(_ writes: [RegionWrite]) throws(VFIOUserError) {
+        let together = capabilities.writeMultiple == true
+        if let error = transport.regionWrite(writes, together: together, posted: false) { throw error }
+    }
+
+    /// Writes several registers in order without waiting: the server processes them before any later command. False
+    /// when the server is gone.
+    @discardableResult
+    public func post(_ writes: [RegionWrite]) -> Bool {
+        transport.regionWrite(writes, together: capabilities.writeMultiple == true, posted: true) == nil
     }
 
     /// Reads bytes of a region, in as many messages as it takes.
@@ -233,38 +299,44 @@ public import Wire
         let map = DMAMap(
             address: address.rawValue, length: length, offset: offset,
             flags: DMAMap.readable | (writable ? DMAMap.writeable : 0))
-        _ = try transport.ask(
-            .dmaMap, Self.payload(DMAMap.size) { map.encode(into: &$0) }, descriptors: descriptor.map { [$0] } ?? [])
+        try transport.map(map, descriptor: descriptor)
     }
 
     /// Takes a range back, exactly as it was mapped. When this returns the device does not touch it any more.
     public func unmapDMA(address: IOVirtualAddress, length: UInt64) throws(VFIOUserError) {
-        let unmap = DMAUnmap(address: address.rawValue, length: length)
-        _ = try transport.ask(.dmaUnmap, Self.payload(DMAUnmap.size) { unmap.encode(into: &$0) })
+        try transport.unmap(DMAUnmap(address: address.rawValue, length: length))
     }
 
     /// Takes every range back.
     public func unmapAllDMA() throws(VFIOUserError) {
-        let unmap = DMAUnmap(address: 0, length: 0, flags: DMAUnmap.all)
-        _ = try transport.ask(.dmaUnmap, Self.payload(DMAUnmap.size) { unmap.encode(into: &$0) })
+        try transport.unmap(DMAUnmap(address: 0, length: 0, flags: DMAUnmap.all))
     }
 
-    /// Gives a run of interrupts their eventfds, in as many messages as the server's descriptor limit needs.
+    /// Gives a run of interrupts their eventfds, in as many messages as the server's descriptor limit needs: those that
+    /// the device signals when it raises them, or becomes masked or unmasked.
     public func setInterrupts(
-        _ kind: InterruptTable.Kind, start: UInt32 = 0, notifiers: [EventNotifier]
+        _ kind: InterruptTable.Kind, start: UInt32 = 0, notifiers: [EventNotifier], for action: IRQSet.Action = .trigger
     ) throws(VFIOUserError) {
         let limit = Int(clamping: max(1, min(capabilities.maximumMessageDescriptors ?? 1, 32)))
         var sent = 0
         while sent < notifiers.count {
             let part = notifiers[sent..<min(sent + limit, notifiers.count)]
             let set = IRQSet(
-                data: .eventfd, action: .trigger, index: kind.rawValue, start: start &+ UInt32(sent),
+                data: .eventfd, action: action, index: kind.rawValue, start: start &+ UInt32(sent),
                 count: UInt32(part.count))
             _ = try transport.ask(
                 .deviceSetIRQs, Self.payload(IRQSet.size) { set.encode(into: &$0) },
                 descriptors: part.map(\.descriptor))
             sent += part.count
         }
+    }
+
+    /// Takes the eventfds of a run of interrupts away.
+    public func clearInterrupts(
+        _ kind: InterruptTable.Kind, start: UInt32 = 0, count: UInt32, for action: IRQSet.Action = .trigger
+    ) throws(VFIOUserError) {
+        let set = IRQSet(data: .eventfd, action: action, index: kind.rawValue, start: start, count: count)
+        _ = try transport.ask(.deviceSetIRQs, Self.payload(IRQSet.size) { set.encode(into: &$0) })
     }
 
     /// Takes all eventfds of a kind away.
@@ -279,6 +351,15 @@ public import Wire
     ) throws(VFIOUserError) {
         let set = IRQSet(data: .none, action: action, index: kind.rawValue, start: start, count: count)
         _ = try transport.ask(.deviceSetIRQs, Self.payload(IRQSet.size) { set.encode(into: &$0) })
+    }
+
+    /// Masks, unmasks or triggers those of a run of interrupts that are true.
+    public func act(
+        _ action: IRQSet.Action, on kind: InterruptTable.Kind, start: UInt32 = 0, which: [Bool]
+    ) throws(VFIOUserError) {
+        let set = IRQSet(data: .bool, action: action, index: kind.rawValue, start: start, count: UInt32(which.count))
+        _ = try transport.ask(
+            .deviceSetIRQs, Self.payload(IRQSet.size) { set.encode(into: &$0) } + which.map { $0 ? 1 : 0 })
     }
 
     /// Resets the device.

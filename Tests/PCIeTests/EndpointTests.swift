@@ -102,6 +102,17 @@ struct EndpointTests {
         #expect(config(client, express + ExpressRegister.deviceControl, width: 2) == 0x2810)
     }
 
+    @Test func `a model's doorbell is rung without the server`() throws {
+        let served = try ServedCard()
+        let client = try served.client()
+        #expect(client.doorbellCount == 1)
+        setConfig(client, 4, width: 2, 2)
+        client.write(region: 0, offset: 0x30, width: 4, value: 1)
+        #expect(served.card.doorbell.drain())
+        client.write(region: 0, offset: 0x30, width: 8, value: 1)
+        #expect(!served.card.doorbell.drain())
+    }
+
     // MARK: Migration
 
     /// A card with its scratch register, BAR 0, bus mastering and one MSI-X entry set, and its state as it is read.

@@ -24,8 +24,12 @@ final class TestCard: MigratableModel {
 
     private let bus: EndpointBus
     private let state = Mutex(State())
+    /// Stands for writes of 4 bytes at 0x30 of BAR 0.
+    let doorbell = try! EventNotifier()
 
     init(_ bus: EndpointBus) { self.bus = bus }
+
+    func ioEvents(_ bar: Int) -> [RegionIOEvent] { bar == 0 ? [.init(offset: 0x30, width: 4, notifier: doorbell)] : [] }
 
     var failures: Int { state.withLock { $0.failures } }
     var resets: Int { state.withLock { $0.resets } }
@@ -118,7 +122,7 @@ final class ServedCard: Sendable {
     }
 
     var card: TestCard { endpoint.model as! TestCard }
-    func client() throws -> VFIOUserClient { try VFIOUserClient(socket: near) }
+    func client() throws -> VFIOUserClient { try VFIOUserClient(socket: near, ioEvents: true) }
     func die() { far.shutdown() }
 }
 

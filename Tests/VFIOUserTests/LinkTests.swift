@@ -113,7 +113,161 @@ struct LinkTests {
         #expect(log.all.isEmpty)
     }
 
+    // MARK: Idle links
+
+    @Test func `a server that dies while nobody asks it anything is gone at once`() throws {
+        let served = try ServedDevice()
+        let reasons = LogLines()
+        let client = try VFIOUserClient(socket: served.socket, onGone: { reasons.add($0) })
+        #expect(client.read(region: 0, offset: 0, width: 4) == 0)
+        served.stop()
+        #expect(eventually { reasons.all == ["it closed the link"] })
+        #expect(client.isGone && client.read(region: 0, offset: 0, width: 4) == 0xFFFF_FFFF)
+        #expect(reasons.all.count == 1)
+    }
+
+    @Test func `a client that is let go of hears nothing of its server's end`() throws {
+        let reasons = LogLines()
+        for _ in 0..<50 {
+            let served = try ServedDevice()
+            _ = try VFIOUserClient(socket: served.socket, onGone: { reasons.add($0) })
+            #expect(eventually { served.ended.load(ordering: .acquiring) })
+        }
+        #expect(reasons.all.isEmpty)
+    }
+
+    /// libvfio-user's servers, and QEMU's, may have no twin socket.
+    @Test func `a server without a twin socket reaches memory at any time`() throws {
+        let (questions, ask) = try Socket.pair()
+        let memory = ScratchMemory(base: 0x1000, count: 4096)
+        let server = Peer()
+        let client = try VFIOUserClient(
+            socket: scripted { peer, header in
+                if header.command == .dmaMap {
+                    server.socket.withLock { $0 = peer.socket }
+                    return false
+                }
+                guard header.command == .regionRead else { return false }
+                // Two commands behind a reply, in one send.
+                let read = MessageHeader.command(.dmaRead, id: 7, payload: 16)
+                let access = bytes([u64(0x1000), u64(2)])
+                let reply = encoded(16) { header.reply(payload: 20).encode(into: &$0) }
+                let command = encoded(16) { read.encode(into: &$0) } + access
+                try peer.socket.send(
+                    reply + bytes([u64(0), u32(0), u32(4), u32(9)]) + command + command, descriptors: [])
+                for _ in 0..<2 {
+                    let (answer, payload) = try peer.reply()
+                    #expect(answer.id == 7 && answer.isReply && payload == access + [0, 5])
+                }
+                try ask.send([1], descriptors: [])
+                return true
+            }, memory: memory)
+        #expect(client.capabilities.twinSocket != true)
+        memory.bytes.withLock { $0[1] = 5 }
+        try client.mapDMA(address: IOVirtualAddress(0x1000), length: 4096, descriptor: nil)
+        #expect(client.read(region: 0, offset: 0, width: 4) == 9)
+        try questions.wait(for: .readable, until: .after(.seconds(10)))
+        // Now the link is idle; the script's thread waits for the next command, so this thread speaks for it.
+        let socket = try #require(server.socket.withLock { $0 })
+        let write = MessageHeader.command(.dmaWrite, id: 8, payload: 17)
+        try socket.send(
+            encoded(16) { write.encode(into: &$0) } + bytes([u64(0x1FFF), u64(1)]) + [0xAB], descriptors: [])
+        #expect(eventually { memory.bytes.withLock { $0[4095] } == 0xAB })
+        withExtendedLifetime(client) {}
+    }
+
+    @Test func `DMA messages reach what was exported and nothing else`() throws {
+        let memory = ScratchMemory(base: 0, count: 0x10000)
+        let answers = LogLines()
+        let client = try VFIOUserClient(
+            socket: scripted { peer, header in
+                guard header.command == .regionRead else { return false }
+                for (command, address, count) in [
+                    (VFIOUserCommand.dmaRead, 0x1000, 0x2000), (.dmaRead, 0x0FFF, 2), (.dmaRead, 0x2FFF, 2),
+                    (.dmaRead, 0x8000, 1), (.dmaWrite, 0x1000, 1), (.dmaWrite, 0x2000, 1), (.dmaRead, 0x1000, 0),
+                ] {
+                    let data = command == .dmaWrite ? [UInt8](repeating: 1, count: count) : []
+                    try peer.send(
+                        .command(command, id: 1, payload: 16 + data.count),
+                        bytes([u64(UInt64(address)), u64(UInt64(count))]) + data)
+                    let answer = try peer.reply().header
+                    answers.add(answer.refusal.map { "\($0)" } ?? "done")
+                }
+                try peer.send(header.reply(payload: 20), bytes([u64(0), u32(0), u32(4), u32(9)]))
+                return true
+            }, memory: memory)
+        try client.mapDMA(address: IOVirtualAddress(0x1000), length: 0x1000, descriptor: nil)
+        try client.mapDMA(address: IOVirtualAddress(0x2000), length: 0x1000, descriptor: nil, writable: false)
+        try client.mapDMA(address: IOVirtualAddress(0x8000), length: 0x1000, descriptor: nil)
+        try client.unmapDMA(address: IOVirtualAddress(0x8000), length: 0x1000)
+        #expect(client.read(region: 0, offset: 0, width: 4) == 9)
+        #expect(answers.all == ["done", "EFAULT", "EFAULT", "EFAULT", "done", "EPERM", "done"])
+    }
+
     // MARK: Interrupts
+
+    @Test(arguments: [InterruptTable.Kind.intx, .msix, .error, .request])
+    func `every kind is triggered, by none, bool and eventfd`(kind: InterruptTable.Kind) throws {
+        let served = try ServedDevice()
+        let client = try served.client()
+        let notifier = try EventNotifier()
+        try client.setInterrupts(kind, notifiers: [notifier])
+        #expect(served.device.interrupts.isSet(kind))
+        #expect(served.device.interrupts.raise(kind) && notifier.drain())
+        try client.act(.trigger, on: kind)
+        #expect(notifier.drain())
+        try client.act(.trigger, on: kind, which: [false])
+        #expect(!notifier.drain())
+        try client.act(.trigger, on: kind, which: [true])
+        #expect(notifier.drain())
+        try client.clearInterrupts(kind, count: 1)
+        #expect(!served.device.interrupts.raise(kind) && !notifier.drain())
+        let isMaskable = kind == .intx || kind == .msix
+        #expect(client.interrupts[Int(kind.rawValue)].flags & IRQInfo.maskable != 0 || !isMaskable)
+        if !isMaskable {
+            for action in [IRQSet.Action.mask, .unmask] {
+                #expect(throws: VFIOUserError.refused(.deviceSetIRQs, .invalid)) { try client.act(action, on: kind) }
+                #expect(throws: VFIOUserError.refused(.deviceSetIRQs, .invalid)) {
+                    try client.setInterrupts(kind, notifiers: [notifier], for: action)
+                }
+            }
+        }
+    }
+
+    @Test func `masking and unmasking signal the eventfds set for them, once each`() throws {
+        let served = try ServedDevice()
+        let client = try served.client()
+        let (masked, unmasked, trigger) = (try EventNotifier(), try EventNotifier(), try EventNotifier())
+        try client.setInterrupts(.msix, start: 2, notifiers: [masked], for: .mask)
+        try client.setInterrupts(.msix, start: 2, notifiers: [unmasked], for: .unmask)
+        try client.act(.mask, on: .msix, count: 4)
+        #expect(masked.drain() && !unmasked.drain())
+        try client.act(.mask, on: .msix, start: 2)
+        #expect(!masked.drain())
+        try client.act(.unmask, on: .msix, start: 1, which: [true, false])
+        #expect(!unmasked.drain())
+        try client.act(.unmask, on: .msix, start: 1, which: [true, true])
+        #expect(unmasked.drain() && !masked.drain())
+        // INTx masks itself when it fires; its unmasking is told by messages only.
+        try client.setInterrupts(.intx, notifiers: [masked], for: .mask)
+        try client.setInterrupts(.intx, notifiers: [trigger])
+        served.device.interrupts.setINTx(true)
+        #expect(trigger.drain() && masked.drain())
+        #expect(throws: VFIOUserError.refused(.deviceSetIRQs, .notSupported)) {
+            try client.setInterrupts(.intx, notifiers: [unmasked], for: .unmask)
+        }
+    }
+
+    @Test func `disabling a kind takes every eventfd and mask of it`() throws {
+        let served = try ServedDevice()
+        let client = try served.client()
+        let notifiers = try (0..<4).map { _ in try EventNotifier() }
+        try client.setInterrupts(.msix, notifiers: notifiers)
+        try client.act(.mask, on: .msix, count: 4)
+        try client.disableInterrupts(.msix)
+        try client.setInterrupts(.msix, notifiers: notifiers)
+        #expect(served.device.interrupts.raise(.msix, vector: 3) && notifiers[3].drain())
+    }
 
     @Test func `MSI-X vectors signal the eventfds they were given`() throws {
         let served = try ServedDevice()
@@ -172,4 +326,8 @@ struct LinkTests {
             try client.act(.mask, on: .error)
         }
     }
+}
+
+private final class Peer: Sendable {
+    let socket = Mutex<Socket?>(nil)
 }

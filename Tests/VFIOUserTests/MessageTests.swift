@@ -181,7 +181,7 @@ struct MessageTests {
     }
 
     @Test func `DEVICE_GET_REGION_IO_FDS is checked`() throws {
-        #expect(try RegionIOFDs.request(bytes([u32(16), u32(0), u32(1), u32(0)]).span.bytes) == 1)
+        #expect(try RegionIOFDs.request(bytes([u32(16), u32(0), u32(1), u32(0)]).span.bytes).index == 1)
         for wire in [
             bytes([u32(16), u32(1), u32(1), u32(0)]), bytes([u32(16), u32(0), u32(1), u32(1)]),
             bytes([u32(15), u32(0), u32(1), u32(0)]), bytes([u32(16), u32(0), u32(1)]),

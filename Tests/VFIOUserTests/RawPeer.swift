@@ -10,6 +10,8 @@ final class RawPeer {
     let socket: Socket
     private var buffer: [UInt8] = []
     private var identifier: UInt16 = 0x4000
+    /// The payload of the message that came last.
+    private(set) var lastPayload: [UInt8] = []
     /// Descriptors that came along.
     var descriptors: [Descriptor] = []
 
@@ -37,7 +39,8 @@ final class RawPeer {
         try fill(Int(header.messageSize))
         let message = Array(buffer[..<Int(header.messageSize)])
         buffer.removeFirst(message.count)
-        return (header, Array(message[16...]))
+        lastPayload = Array(message[16...])
+        return (header, lastPayload)
     }
 
     private func fill(_ count: Int) throws {

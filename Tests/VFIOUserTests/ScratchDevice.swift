@@ -12,6 +12,7 @@ final class ScratchDevice: VFIODevice {
     let resets = Atomic<Int>(0)
     let mapChanges = Atomic<Int>(0)
     let onDoorbell = Mutex<(@Sendable (UInt64) -> Void)?>(nil)
+    let doorbells = Mutex<[RegionIOEvent]>([])
     let hooks = Mutex<(any DeviceMigration)?>(nil)
 
     init() throws { shared = try SharedMemory(create: "scratch", size: 16384) }
@@ -60,6 +61,7 @@ final class ScratchDevice: VFIODevice {
         }
     }
 
+    func ioEvents(_ region: UInt32) -> [RegionIOEvent] { region == 0 ? doorbells.withLock { $0 } : [] }
     var migration: (any DeviceMigration)? { hooks.withLock { $0 } }
     func dmaMapsChanged() { mapChanges.add(1, ordering: .relaxed) }
 }
@@ -111,6 +113,10 @@ final class ServedDevice: Sendable {
     let socket: Socket
     let log = LogLines()
     let ended = Atomic<Bool>(false)
+    private let server: VFIOUserServer
+
+    /// The server leaves its client.
+    func stop() { server.stop() }
 
     init(tap: LinkTap = LinkTap()) throws {
         device = try ScratchDevice()
@@ -118,7 +124,8 @@ final class ServedDevice: Sendable {
         socket = near
         let log = log
         let listener = try Listener(adopting: Socket.pair().0.descriptor, kind: .stream)
-        let server = VFIOUserServer(listener: listener, device: device, tap: tap) { log.add($0) }
+        server = VFIOUserServer(listener: listener, device: device, tap: tap) { log.add($0) }
+        let server = server
         WorkerThread("server") { [self] in
             server.serve(far)
             ended.store(true, ordering: .releasing)

@@ -77,6 +77,9 @@ let package = Package(
         library("Offload", ["PCIe", "VFIOUser", "Wire"]),
         library("Management", ["Ethernet", "Sideband", "Wire"]),
 
+        // Names and addresses of PCI functions for people.
+        library("PCINames", ["CPCI"], audited),
+
         // What every executable shares, and the board's model.
         library("Component", ["CSystemd", "QMP", "Wire", argumentParser, logging], audited),
         library("Topology", ["Component", yams]),
@@ -86,7 +89,8 @@ let package = Package(
         .executableTarget(
             name: "baseboard",
             dependencies: [
-                "Component", "Crypto", "Launcher", "QMP", "Topology", "Trust", "Wire", argumentParser, logging,
+                "Component", "Crypto", "Launcher", "PCINames", "QMP", "Topology", "Trust", "Wire", argumentParser,
+                logging,
             ],
             swiftSettings: common),
         component("host-cpu", ["Machine", "PCIe", "RISCV", "Serprog", "Sideband", "VFIOUser", "Wire"]),

@@ -169,10 +169,12 @@ struct HostCPU: ComponentCommand {
         let log = runtime.log
         let cards = try Cards(runtime, rootPorts: rootPorts)
         let ending = RunEnding(program: program, runtime: runtime)
+        var rootComplex: RootComplex?
         let machine = try Machine(
             configuration, flash: flash, boot: program?.boot(log), loop: runtime.loop,
             root: { ports in
-                try cards.makeRootComplex(ports)
+                rootComplex = try cards.makeRootComplex(ports)
+                return rootComplex
             },
             onEvent: { announce($0, runtime, ending) })
         runtime.setStatus("held")
@@ -186,7 +188,7 @@ struct HostCPU: ComponentCommand {
         if let socket = try runtime.connection("serial") { try serial.join(socket, name: "serial") }
 
         let status = HostStatus(machine: machine, runtime: runtime)
-        HostCommands(machine: machine, serial: serial, runtime: runtime, status: status).register()
+        HostCommands(machine: machine, serial: serial, root: rootComplex, runtime: runtime, status: status).register()
         let debugServer = GDBServer(
             machine: machine, loop: runtime.loop, report: { log.info("\($0)") }, onChange: { status.refresh() })
         if let listener = try runtime.listener("gdb") { try debugServer.serve(listener) }

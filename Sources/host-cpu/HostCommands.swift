@@ -3,12 +3,14 @@
 import Component
 import Glibc
 import Machine
+import PCIe
 import QMP
 import Wire
 
 struct HostCommands: Sendable {
     let machine: Machine
     let serial: SerialBridge
+    let root: RootComplex?
     let runtime: ComponentRuntime
     let status: HostStatus
 
@@ -18,6 +20,8 @@ struct HostCommands: Sendable {
             QMPCommand("query-serial") { _ throws(QMPError) in
                 ["output-bytes": .unsigned(serial.outputCount), "ends": .integer(Int64(serial.endCount))]
             })
+        runtime.control.register(
+            QMPCommand("query-pci") { _ throws(QMPError) in PCIInformation.json(root?.functions() ?? []) })
         // Spec: QEMU qapi/machine.json "system_reset", qapi/misc.json "stop", "cont", "pmemsave".
         runtime.control.register(
             QMPCommand("system_reset") { _ throws(QMPError) in

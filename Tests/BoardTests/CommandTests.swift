@@ -5,7 +5,7 @@ import Testing
 import Wire
 
 @Suite struct CommandTests {
-    @Test(arguments: ["up", "down", "ps", "logs", "console", "qmp", "check", "timeline"])
+    @Test(arguments: ["up", "down", "ps", "logs", "console", "qmp", "check", "timeline", "lspci"])
     func `every command has help with an example`(_ command: String) throws {
         let result = try run(binary("baseboard"), [command, "--help"])
         #expect(result.status == 0)
@@ -24,7 +24,9 @@ import Wire
         let bench = LauncherBench()
         #expect(try bench.baseboard("ps").output == "no boards; 'baseboard up FILE' starts one\n")
         #expect(try bench.baseboard("ps", "--json").output == "[\n\n]\n")
-        for arguments in [["down"], ["logs"], ["timeline"], ["console", "host0"], ["qmp", "host0", "quit"]] {
+        for arguments in [
+            ["down"], ["logs"], ["timeline"], ["console", "host0"], ["qmp", "host0", "quit"], ["lspci"],
+        ] {
             let result = try run(binary("baseboard"), arguments, environment: bench.environment())
             #expect(result.status == 1)
             #expect(result.output == "baseboard: error: no board runs; 'baseboard up FILE' starts one\n")

@@ -158,6 +158,35 @@ struct RootComplexTests {
         #expect(board.read(0, 2, express + 0x1A, width: 2) & 0x40 != 0)
     }
 
+    @Test func `a listing shows every function as a walk finds it, and changes nothing`() throws {
+        let served = try ServedCard()
+        let board = try Board()
+        try board.root.attach(port: 1, client: served.client())
+        let before = board.root.functions()
+        #expect(before.map(\.device) == [0, 1, 2, 0])
+        #expect(before.map(\.port) == [nil, nil, nil, 1])
+        // No bus is numbered yet.
+        #expect(before[3].bus == 0 && board.read(0, 2, 0x19, width: 1) == 0)
+        let walked = board.enumerate()
+        let found = board.root.functions()
+        #expect(found.map { $0.register(0, width: 4) } == walked.map { UInt32($0.identity) })
+        #expect(found.map(\.bus) == [0, 0, 0, 2])
+        #expect(found[3].baseAddresses.map(\.size) == [4096, 1 << 16])
+        for it in found {
+            for place in stride(from: 0, to: 4096, by: 4) {
+                let word = (0..<4).reduce(UInt64(0)) { $0 | UInt64(it.configuration[place + $1]) << UInt64($1 * 8) }
+                #expect(board.read(Int(it.bus), Int(it.device), place) == word, "\(it.device): \(place)")
+            }
+        }
+        // A card that is held in reset, or gone, is not there.
+        board.write(0, 2, 0x3E, width: 2, 0x40)
+        #expect(board.root.functions().count == 3)
+        board.write(0, 2, 0x3E, width: 2, 0)
+        #expect(board.root.functions().count == 4)
+        served.die()
+        #expect(eventually { board.root.functions().count == 3 })
+    }
+
     @Test(arguments: [
         (0, 3, 0), (0, 31, 0), (1, 0, 0), (2, 0, 1), (2, 1, 0), (3, 0, 0), (255, 31, 7), (0, 0, 1), (0, 2, 7),
     ]) func `an absent function reads as all ones and takes no writes`(bus: Int, device: Int, function: Int) throws {

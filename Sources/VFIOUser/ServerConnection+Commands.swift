@@ -225,7 +225,10 @@ extension ServerConnection {
         let asked = proposed.capabilities
         clientDescriptors = Int(min(asked.maximumMessageDescriptors ?? 1, 32))
         // A reply may name only what was proposed.
-        if asked.maximumMessageDescriptors != nil { agreed.capabilities.maximumMessageDescriptors = 32 }
+        if let most = asked.maximumMessageDescriptors {
+            // Never more than the client takes: QEMU calls more than its own 16 malformed.
+            agreed.capabilities.maximumMessageDescriptors = min(most, 32)
+        }
         if asked.maximumTransfer != nil { agreed.capabilities.maximumTransfer = UInt64(Capabilities.defaultTransfer) }
         if asked.maximumDMAMaps != nil { agreed.capabilities.maximumDMAMaps = UInt64(Capabilities.defaultDMAMaps) }
         if asked.pageSizes != nil { agreed.capabilities.pageSizes = 4096 }

@@ -25,6 +25,8 @@ struct RefusalTests {
         let version = try Version(answer.payload.span.bytes)
         #expect(version.capabilities.pageSizes == 4096 && version.capabilities.twinSocket == nil)
         #expect(version.capabilities.writeMultiple == true)
+        // QEMU refuses a server that takes more descriptors than it asked for.
+        #expect(version.capabilities.maximumMessageDescriptors == 8)
     }
 
     @Test(

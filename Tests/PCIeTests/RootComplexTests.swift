@@ -172,8 +172,12 @@ struct RootComplexTests {
         #expect(found.map { $0.register(0, width: 4) } == walked.map { UInt32($0.identity) })
         #expect(found.map(\.bus) == [0, 0, 0, 2])
         #expect(found[3].baseAddresses.map(\.size) == [4096, 1 << 16])
+        // The card's second vendor-specific capability answers each access in its own way.
+        var live = 0
+        for place in stride(from: 0x40, to: 0x100, by: 4) where found[3].register(place, width: 1) == 9 { live = place }
+        #expect(found[3].register(live + 2, width: 1) == 16)
         for it in found {
-            for place in stride(from: 0, to: 4096, by: 4) {
+            for place in stride(from: 0, to: 4096, by: 4) where it.port == nil || !(live..<live + 16 ~= place) {
                 let word = (0..<4).reduce(UInt64(0)) { $0 | UInt64(it.configuration[place + $1]) << UInt64($1 * 8) }
                 #expect(board.read(Int(it.bus), Int(it.device), place) == word, "\(it.device): \(place)")
             }

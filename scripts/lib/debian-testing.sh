@@ -1,15 +1,21 @@
-# Packages of Debian's testing suite (riscv64), fetched and unpacked without touching the machine's own apt.
-# Sourced, never run.
+# Packages of Debian's testing suite, fetched and unpacked without touching the machine's own apt. Sourced, never run.
 #
 # apt works here with a sources list, state and cache of its own, as whoever calls it: no root, and no line of
-# /etc/apt/sources.list changes. Signatures are checked against debian-archive-keyring, as apt always does.
+# /etc/apt/sources.list changes. Signatures are checked against debian-archive-keyring, as apt always does. Each
+# architecture has a folder of its own; riscv64, the boards' own, is meant where none is named.
 # shellcheck shell=bash
 
-debian_testing_root="$CACHE/debian-testing"
+# debian_testing_use ARCHITECTURE: what the functions below work on from here on.
+debian_testing_use() {
+    debian_testing_architecture=$1
+    debian_testing_root="$CACHE/debian-testing"
+    if [[ $1 != riscv64 ]]; then debian_testing_root+="-$1"; fi
+}
+debian_testing_use riscv64
 debian_testing_mirror="${BASEBOARD_DEBIAN_MIRROR:-http://deb.debian.org/debian}"
 debian_testing_keyring=/usr/share/keyrings/debian-archive-keyring.gpg
 
-# apt's own options for every command; one index (riscv64) holds the `all` packages too.
+# apt's own options for every command; one architecture's index holds the `all` packages too.
 debian_testing_apt() {
     local program=$1 root=$debian_testing_root
     shift
@@ -17,8 +23,25 @@ debian_testing_apt() {
         -o Dir::Etc::sourcelist="$root/sources.list" -o Dir::Etc::sourceparts=/dev/null \
         -o Dir::Etc::preferences=/dev/null -o Dir::Etc::preferencesparts=/dev/null \
         -o Dir::State="$root/state" -o Dir::State::status="$root/state/status" -o Dir::Cache="$root/cache" \
-        -o APT::Architecture=riscv64 -o APT::Architectures::=riscv64 -o APT::Sandbox::User=root \
+        -o APT::Architecture="$debian_testing_architecture" -o APT::Architectures::="$debian_testing_architecture" \
+        -o APT::Sandbox::User=root \
         -o Acquire::Languages=none -o Acquire::Retries=3 "$@"
+}
+
+# The folders that everything below works in.
+debian_testing_prepare() {
+    [[ -r $debian_testing_keyring ]] || fail "$debian_testing_keyring is missing; run ./scripts/setup"
+    mkdir -p "$debian_testing_root"/{state/lists/partial,cache/archives/partial,packages,versions,trees}
+}
+
+# Asks the mirror what there is. Only with the lock held.
+debian_testing_update() {
+    # No package counts as installed: what a package depends on is fetched with it, whatever this machine has.
+    : >>"$debian_testing_root/state/status"
+    printf 'deb [signed-by=%s] %s testing main\n' "$debian_testing_keyring" "$debian_testing_mirror" \
+        >"$debian_testing_root/sources.list"
+    quietly debian_testing_apt apt-get update -o APT::Update::Error-Mode=any \
+        || fail "could not read Debian testing's index; is $debian_testing_mirror reachable?"
 }
 
 # debian_testing_package PACKAGE: prints the folder with PACKAGE unpacked, fetching it on the first call; its files
@@ -32,18 +55,13 @@ debian_testing_package() {
         printf '%s\n' "$current"
         return
     fi
-    [[ -r $debian_testing_keyring ]] || fail "$debian_testing_keyring is missing; run ./scripts/setup"
-    mkdir -p "$root"/{state/lists/partial,cache/archives/partial,packages,versions}
+    debian_testing_prepare
     (
         # Two clones may ask at once: the second one waits, then finds the work done.
         flock 9
         if [[ -e $current/.depends && -z ${BASEBOARD_REFRESH:-} ]]; then exit 0; fi
-        : >>"$root/state/status"
-        printf 'deb [signed-by=%s] %s testing main\n' "$debian_testing_keyring" "$debian_testing_mirror" \
-            >"$root/sources.list"
         say "fetching $package of Debian testing from $debian_testing_mirror"
-        quietly debian_testing_apt apt-get update -o APT::Update::Error-Mode=any \
-            || fail "could not read Debian testing's index; is $debian_testing_mirror reachable?"
+        debian_testing_update
         work=$(mktemp -d "$root/versions/.new.XXXXXX")
         trap 'rm -rf "$work"' EXIT
         (cd "$work" && quietly debian_testing_apt apt-get download "$package") \
@@ -64,6 +82,41 @@ debian_testing_package() {
         ln -sfn "../versions/${package}_$version" "$work/link"
         mv -T "$work/link" "$current"
         say "$package $version is in $root"
+    ) 9>"$root/.lock"
+    printf '%s\n' "$current"
+}
+
+# debian_testing_tree NAME PACKAGE…: prints a folder with the packages and everything that they depend on unpacked into
+# each other, C library and loader too: programs in it run by that loader. Its file .versions names what is in it. Fetched
+# on the first call, or when other packages are asked for by that NAME; BASEBOARD_REFRESH=1 asks for newer versions.
+debian_testing_tree() {
+    local name=$1 root=$debian_testing_root current work versions
+    shift
+    current="$root/trees/$name"
+    debian_testing_prepare
+    (
+        flock 9
+        if [[ -z ${BASEBOARD_REFRESH:-} && -e $current/.wanted && $(<"$current/.wanted") == "$*" ]]; then exit 0; fi
+        say "fetching $* of Debian testing ($debian_testing_architecture) with all that they need"
+        debian_testing_update
+        rm -f "$root"/cache/archives/*.deb
+        quietly debian_testing_apt apt-get install --yes --download-only --no-install-recommends "$@" \
+            || fail "could not download $* of Debian testing"
+        versions=$(cd "$root/cache/archives" && printf '%s\n' *.deb)
+        if [[ -e $current/.versions && $(<"$current/.versions") == "$versions" ]]; then
+            printf '%s\n' "$*" >"$current/.wanted"
+            rm -f "$root"/cache/archives/*.deb
+            exit 0
+        fi
+        work=$(mktemp -d "$root/trees/.new.XXXXXX")
+        trap 'rm -rf "$work"' EXIT
+        for deb in "$root"/cache/archives/*.deb; do dpkg-deb -x "$deb" "$work"; done
+        rm -f "$root"/cache/archives/*.deb
+        printf '%s\n' "$versions" >"$work/.versions"
+        printf '%s\n' "$*" >"$work/.wanted"
+        chmod 0755 "$work"
+        rm -rf "$current"
+        mv -T "$work" "$current"
     ) 9>"$root/.lock"
     printf '%s\n' "$current"
 }

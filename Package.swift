@@ -105,6 +105,10 @@ let package = Package(
             name: "bench", dependencies: ["RISCV", "Machine", "QMP", "VFIOUser", "Wire", argumentParser],
             path: "Sources/bench", swiftSettings: common),
 
+        // The cards in QEMU (scripts/interop-qemu).
+        .executableTarget(
+            name: "interop", dependencies: ["Component", "QMP", "Wire", argumentParser], swiftSettings: common),
+
         // Tests, one folder a library or executable; Board boots whole ones.
         .target(name: "TestKit", dependencies: ["QMP", "Wire"], path: "Tests/TestKit", swiftSettings: common),
         .executableTarget(

@@ -1,0 +1,97 @@
+// What holds for any function: Linux finds it as what it is, reads its registers, resets it, lets it go and finds it again.
+
+import Wire
+
+/// One function of a card in a slot of the guest.
+struct CardFunction {
+    /// The slot's name, and the part of the report.
+    var slot: String
+    var card: CardProcess
+    var port: String
+    var vendor: UInt16
+    var device: UInt16
+    /// Base class and subclass, as lspci -n writes them.
+    var classCode: String
+    /// Words that `lspci -vvv` says of it.
+    var decoded: [String]
+    var hasMSIX = true
+    /// A register that tells what it is, in memory space: base address register, offset, value.
+    var identity: (bar: Int, offset: UInt64, value: String)?
+}
+
+struct FunctionPart {
+    let guest: Guest
+    let function: CardFunction
+    let report: Report
+
+    private var slot: String { function.slot }
+
+    /// `resets`: how many of each kind.
+    func run(resets: Int) {
+        report.step(slot, "lspci shows what it is") { try identify() }
+        report.step(slot, "its configuration space is the same twice, and read by lspci -F") { try readTwice() }
+        if function.identity != nil {
+            report.step(slot, "its registers answer in memory space") { try readRegisters() }
+        }
+        for method in ["flr", "bus"] {
+            report.step(slot, "\(resets) resets (\(method)), and it answers after each") { try reset(method, resets) }
+        }
+    }
+
+    private func identify() throws -> String {
+        let address = try guest.address(slot)
+        let line = try guest.run("lspci -n -s \(address)")
+        let wanted = "\(function.classCode): \(hexadecimal(function.vendor)):\(hexadecimal(function.device))"
+        guard line.contains(wanted) else { throw Failure("lspci says '\(line)' and not \(wanted)") }
+        let text = try guest.run("lspci -vvv -s \(address)")
+        for word in function.decoded where !text.contains(word) {
+            throw Failure("lspci -vvv does not say '\(word)': \(text)")
+        }
+        return String(line.split(separator: " ", maxSplits: 1).last ?? "")
+    }
+
+    private func readTwice() throws -> String {
+        let address = try guest.address(slot)
+        try guest.run(
+            "lspci -xxxx -s \(address) >/tmp/a && lspci -xxxx -s \(address) >/tmp/b && cmp /tmp/a /tmp/b "
+                + "&& lspci -F /tmp/a -vvv >/tmp/c")
+        let count = try guest.run("grep -c '^[0-9a-f]*0: ' /tmp/a")
+        guard count == "256" else { throw Failure("\(count) lines of 16 bytes instead of 256") }
+        return "4096 bytes"
+    }
+
+    func readRegisters() throws -> String {
+        guard let identity = function.identity else { return "" }
+        let address = try guest.address(slot)
+        let folder = "/sys/bus/pci/devices/\(address)"
+        try guest.run("[ $(cat \(folder)/enable) -gt 0 ] || echo 1 >\(folder)/enable")
+        let place = try guest.run("sed -n '\(identity.bar + 1)s/ .*//p' \(folder)/resource")
+        let value = try guest.run("devmem $((\(place) + \(identity.offset))) 32")
+        guard value == identity.value else { throw Failure("\(value) instead of \(identity.value)") }
+        return value
+    }
+
+    private func reset(_ method: String, _ count: Int) throws -> String {
+        let address = try guest.address(slot)
+        let folder = "/sys/bus/pci/devices/\(address)"
+        let methods = try guest.run("echo default >\(folder)/reset_method; cat \(folder)/reset_method")
+        guard methods.split(separator: " ").contains(Substring(method)) else {
+            throw Failure("Linux knows these ways to reset it: '\(methods)'")
+        }
+        try guest.run("echo \(method) >\(folder)/reset_method")
+        let wanted = "0x\(hexadecimal(function.vendor))"
+        let loop =
+            "i=0; while [ $i -lt \(count) ]; do echo 1 >\(folder)/reset || exit 1; "
+            + "[ 0x$(setpci -s \(address) VENDOR_ID) = \(wanted) ] || exit 2; i=$((i + 1)); done"
+        // Linux itself waits a tenth of a second for each, a second for a bus.
+        try guest.run(loop, within: .seconds(60 + count * 3))
+        if function.identity != nil { _ = try readRegisters() }
+        return ""
+    }
+}
+
+/// Four digits.
+func hexadecimal(_ value: UInt16) -> String {
+    let digits = String(value, radix: 16)
+    return String(repeating: "0", count: 4 - digits.count) + digits
+}

@@ -1,0 +1,80 @@
+// Cards that come and go while the guest runs.
+
+import Wire
+
+struct HotplugPart {
+    let guest: Guest
+    let function: CardFunction
+    let report: Report
+    /// Work for the function that goes on until it ends by itself or fails; a line of shell for the guest.
+    var load: String?
+    /// What must hold once the function is there (again).
+    var works: () throws -> Void
+
+    private var slot: String { function.slot }
+    private var under: String { load == nil ? "" : " under load" }
+
+    /// Linux lets the function go in the middle of everything, and finds it again.
+    func removeAndRescan() {
+        report.step(slot, "removed from Linux\(under) and found again, and it works") {
+            try startLoad()
+            try guest.run("echo 1 >/sys/bus/pci/devices/\(try guest.address(slot))/remove")
+            try expectAbsence()
+            try guest.run("echo 1 >/sys/bus/pci/rescan")
+            guard guest.has(slot) else { throw Failure("Linux does not find it again") }
+            try works()
+            return ""
+        }
+    }
+
+    /// The card's process dies, as a card does that is torn out.
+    func kill() {
+        report.step(slot, "its process killed\(under), and the guest goes on") {
+            try startLoad()
+            function.card.kill()
+            // A card that answers nothing any more reads as all ones, and Linux must not hang on it.
+            try guest.run("lspci >/dev/null; cat /proc/uptime", within: .seconds(120))
+            let address = try guest.address(slot)
+            let vendor = try guest.run("setpci -s \(address) VENDOR_ID")
+            guard vendor == "ffff" else { throw Failure("its vendor reads as \(vendor)") }
+            try guest.run("echo 1 >/sys/bus/pci/devices/\(address)/remove", within: .seconds(120))
+            try expectAbsence()
+            return ""
+        }
+    }
+
+    /// QEMU takes the device away and the guest agrees, then it is plugged in again. False when QEMU did not survive.
+    func unplugAndPlug() -> Bool {
+        report.step(slot, "unplugged by device_del\(under), plugged in by device_add, and it works") {
+            try startLoad()
+            do { try guest.unplug(slot) } catch {
+                // Until QEMU mends it, no vfio-user device with MSI-X survives its own removal: its finalizer takes the
+                // region of the pending bits out of a container that it has left already.
+                guard guest.complaints.contains("memory_region_del_subregion: Assertion"), function.hasMSIX else {
+                    throw error
+                }
+                throw Inapplicable(
+                    "QEMU ends itself when a vfio-user device with MSI-X leaves (its hw/vfio-user/pci.c)")
+            }
+            try expectAbsence()
+            try guest.plug(slot)
+            let deadline = MonotonicTime.after(.seconds(60))
+            while !guest.has(slot) {
+                guard MonotonicTime.now < deadline else { throw Failure("Linux does not find it within a minute") }
+            }
+            try works()
+            return ""
+        }
+        return guest.isRunning
+    }
+
+    private func startLoad() throws {
+        guard let load else { return }
+        try guest.run("(\(load)) >/tmp/load 2>&1 & sleep 0.5")
+    }
+
+    private func expectAbsence() throws {
+        guard !guest.has(slot) else { throw Failure("Linux still has the function") }
+        try guest.run("true")
+    }
+}

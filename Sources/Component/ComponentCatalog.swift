@@ -60,10 +60,12 @@ public struct PortDescription: Sendable {
     public var substitute: String?
     /// Whether a link that names only the component can mean this port.
     public var isInferred: Bool
+    /// Another port without which a link at this one is of no use.
+    public var companion: String?
 
     public init(
         _ name: String, _ wire: WireKind, _ role: PortRole, required: Bool = false, unless substitute: String? = nil,
-        inferred: Bool = true
+        inferred: Bool = true, with companion: String? = nil
     ) {
         self.name = name
         self.wire = wire
@@ -71,6 +73,7 @@ public struct PortDescription: Sendable {
         self.isRequired = required
         self.substitute = substitute
         self.isInferred = inferred
+        self.companion = companion
     }
 }
 
@@ -157,11 +160,10 @@ public enum ComponentCatalog {
     public static func kind(named name: String) -> ComponentKind? { kinds.first { $0.name == name } }
 
     /// Eight slots for cards of up to eight functions: `rp0` is function 0 of the first, `rp0.1` function 1.
-    private static let rootPorts = (0..<8).flatMap { port in
-        (0..<8).map { function in
-            PortDescription(
-                function == 0 ? "rp\(port)" : "rp\(port).\(function)", .pcie, .uses, inferred: function == 0)
-        }
+    private static let rootPorts: [PortDescription] = (0..<8).flatMap { (port: Int) -> [PortDescription] in
+        let first = "rp\(port)"
+        return [PortDescription(first, .pcie, .uses)]
+            + (1..<8).map { PortDescription("\(first).\($0)", .pcie, .uses, inferred: false, with: first) }
     }
 
     private static let hostCPU = ComponentKind(

@@ -164,6 +164,22 @@ extension RootComplex {
         }
     }
 
+    /// What a slot's state is.
+    public struct Slot: Sendable, Hashable {
+        public var isPresent: Bool
+        public var isPowered: Bool
+        public var isLinkActive: Bool
+    }
+
+    /// The state of a port's slot. Precondition: the port exists.
+    public func slot(port: Int) -> Slot {
+        ports[port].state.withLock { state in
+            Slot(
+                isPresent: state.registers.isPresent, isPowered: state.registers.isPowered,
+                isLinkActive: state.registers.isLinkActive)
+        }
+    }
+
     /// Asks again for every device's windows and maps what changed: for an IOMMU whose tables changed.
     public func refreshDMA() {
         for port in ports { for function in port.functions { function.mapWindows() } }

@@ -104,6 +104,7 @@ final class RootPort: Sendable {
     func reset() {
         let functions = state.withLock { state in
             state.registers.reset()
+            state.isLeaving = false
             setPin(0, by: 8, false)
             return state.functions.compactMap { $0 }
         }

@@ -95,5 +95,7 @@ extension RootPortRegisters {
         let next = waitingEvents.removeFirst()
         let pending = waitingEvents.isEmpty ? 0 : RootBits.pmePending
         space.set32(place, UInt32(next.rawValue) | RootBits.pmeStatus | pending)
+        // A new request, which gets a message of its own.
+        told.remove(.powerManagement)
     }
 }

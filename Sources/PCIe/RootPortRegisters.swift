@@ -39,7 +39,7 @@ package struct RootPortRegisters: Sendable {
     /// Whether a card is in the slot; reset does not change that.
     package private(set) var isPresent = false
     /// Conditions whose message went out and that are still true.
-    private var told: Condition = []
+    var told: Condition = []
     /// Functions that ask for service while another's request is in Root Status.
     var waitingEvents: [RequesterID] = []
 

@@ -79,6 +79,7 @@ extension BoardChecker {
             }
             links.append(resolved)
         }
+        checkCompanions(taken, &diagnostics)
         for component in components where !attempted.contains(component.name) {
             for port in component.kind.ports where port.isRequired {
                 let wanted = BoardPort(component: component.name, port: port.name)
@@ -92,6 +93,22 @@ extension BoardChecker {
             }
         }
         return links
+    }
+
+    /// Blames links at ports that are of no use without another one.
+    private func checkCompanions(_ taken: [BoardPort: SourcePosition], _ diagnostics: inout Diagnostics) {
+        for component in components {
+            for port in component.kind.ports {
+                let end = BoardPort(component: component.name, port: port.name)
+                guard let companion = port.companion, let position = taken[end] else { continue }
+                let wanted = BoardPort(component: component.name, port: companion)
+                if taken[wanted] == nil {
+                    diagnostics.error(
+                        "'\(end)' is linked and '\(wanted)' is not: a card is found by its function 0; link that too",
+                        at: position)
+                }
+            }
+        }
     }
 
     /// An end that could be linked to `port`: one of the board's if there is any.

@@ -189,6 +189,7 @@ struct HostCPU: ComponentCommand {
 
         let status = HostStatus(machine: machine, runtime: runtime)
         HostCommands(machine: machine, serial: serial, root: rootComplex, runtime: runtime, status: status).register()
+        cards.register()
         let debugServer = GDBServer(
             machine: machine, loop: runtime.loop, report: { log.info("\($0)") }, onChange: { status.refresh() })
         if let listener = try runtime.listener("gdb") { try debugServer.serve(listener) }
@@ -202,7 +203,7 @@ struct HostCPU: ComponentCommand {
             machine: machine, loop: runtime.loop, report: { log.warning("\($0)") },
             onEvent: { announce($0, runtime, status) })
         // The wires' owners live as long as the process.
-        runtime.onStop { withExtendedLifetime((machine, serial, sequencer)) { debugServer.stop() } }
+        runtime.onStop { withExtendedLifetime((machine, serial, sequencer, cards)) { debugServer.stop() } }
         try sequencer.start(try runtime.connection("sideband", kind: .seqpacket))
     }
 

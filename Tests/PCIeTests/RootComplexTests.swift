@@ -28,14 +28,21 @@ final class Board: Sendable {
     let ram: SharedMemory
     let outputs = Outputs()
     let log = Lines()
+    let events = Lines()
     let root: RootComplex
 
     init(ports: Int = 2) throws {
         ram = try SharedMemory(create: "ram", size: 1 << 20)
-        let (outputs, log) = (outputs, log)
+        let (outputs, log, events) = (outputs, log, events)
         root = try RootComplex(
             ports: ports, memory: ram, memoryBase: Self.ramBase, deliverMessage: { outputs.deliver($0, $1) },
-            setINTx: { outputs.set($0, $1, $2) }, log: { log.add($0) })
+            setINTx: { outputs.set($0, $1, $2) }, log: { log.add($0) },
+            onEvent: { event in
+                switch event {
+                case .lost(let place, _): events.add("lost \(place)")
+                case .released(let places): events.add("released " + places.map(\.description).joined(separator: " "))
+                }
+            })
     }
 
     static func ecam(_ bus: Int, _ device: Int, _ register: Int, function: Int = 0) -> UInt64 {

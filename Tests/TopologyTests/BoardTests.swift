@@ -89,6 +89,24 @@ private func links(_ board: Board) -> [String] {
             ])
     }
 
+    @Test func `cards of programs outside are linked to root ports, function by function`() throws {
+        let files = folder(
+            (
+                "board.yaml",
+                """
+                extends: base.yaml
+                links:
+                  - pcie: [host0.rp3, external:/run/card.sock]
+                  - pcie: [external:/run/card-1.sock, host0.rp3.1]
+                """
+            ))
+        #expect(
+            links(try files.board()).suffix(2) == [
+                "pcie: host0.rp3 external:/run/card.sock, outside listens",
+                "pcie: external:/run/card-1.sock host0.rp3.1, outside listens",
+            ])
+    }
+
     @Test func `of two ethernet ports the first end named listens`() throws {
         for (ends, listener) in [("bmc0, a0.eth-bmc", "bmc0.eth0"), ("a0.eth-bmc, bmc0", "a0.eth-bmc")] {
             let files = folder(

@@ -208,6 +208,11 @@ private let linkCases: [MistakeCase] = [
         "board.yaml:8:12: 'host0' has several free pcie ports; write which one: host0.rp0, host0.rp1, host0.rp2, "
             + "host0.rp3, host0.rp4, host0.rp5, host0.rp6, host0.rp7"),
     MistakeCase(
+        "a function of a card without its function 0",
+        good + "  - pcie: [host0.rp3.1, external:/tmp/card.sock]\n",
+        "board.yaml:7:12: 'host0.rp3.1' is linked and 'host0.rp3' is not: a card is found by its function 0; link that "
+            + "too"),
+    MistakeCase(
         "two ends that serve",
         changed(4, "  host0: {type: host-cpu}\n  f1: {type: flash, image: chip.img}")
             + "  - spi: [flash0, f1]\n",

@@ -215,6 +215,8 @@ final class NVMeEngine {
             // The host will come back to it: bus mastering is off.
             return false
         } catch {
+            // A client that exchanges its memory maps is back with the next one.
+            if case .notMapped = error, bus.dma.isExchangingMaps { return false }
             fail("submission queue \(index): \(error)")
             return false
         }

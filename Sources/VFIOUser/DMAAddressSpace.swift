@@ -31,6 +31,12 @@ public final class DMAAddressSpace: Sendable {
     /// Where `remove` sleeps until a retired table's last hold ends.
     private let drained = Monitor()
     @usableFromInline let enabled: Atomic<Bool>
+    /// When a map was taken away last, in nanoseconds of the monotonic clock; 0 for never.
+    private let lastRemoval = Atomic<UInt64>(0)
+
+    /// How long a client may take to map again what it unmapped. QEMU takes a few messages for it, from a thread that a
+    /// busy machine may keep waiting for tens of milliseconds.
+    private static let exchangeTime: UInt64 = 1_000_000_000
 
     /// The most maps at one time: what VERSION promises.
     public static let maximumMaps = Capabilities.defaultDMAMaps
@@ -44,6 +50,16 @@ public final class DMAAddressSpace: Sendable {
     public var isEnabled: Bool {
         get { enabled.load(ordering: .acquiring) }
         set { enabled.store(newValue, ordering: .releasing) }
+    }
+
+    /// True for a second after a map was taken away: an access that finds no map may then be none of the driver's
+    /// faults, and a device tries again at the next change of the maps.
+    ///
+    /// Clients have no way to change a map but to take it away and give another one, and a device that looks at its rings
+    /// between the two finds nothing: QEMU does so with all its memory when firmware shadows a ROM.
+    public var isExchangingMaps: Bool {
+        let last = lastRemoval.load(ordering: .acquiring)
+        return last != 0 && MonotonicTime.now.nanoseconds &- last < Self.exchangeTime
     }
 
     /// The ranges mapped now, in order of address.
@@ -180,6 +196,7 @@ public final class DMAAddressSpace: Sendable {
             else { return nil }
             Self.replace(&state, log: state.table.log)
             state.table.remove(at: place)
+            lastRemoval.store(MonotonicTime.now.nanoseconds, ordering: .releasing)
             owner = state.owners.remove(at: place)
             return state.retired
         }
@@ -194,6 +211,7 @@ public final class DMAAddressSpace: Sendable {
         let (owners, held) = state.withLock { state in
             Self.replace(&state, log: state.table.log)
             state.table.removeAll()
+            lastRemoval.store(MonotonicTime.now.nanoseconds, ordering: .releasing)
             let owners = state.owners
             state.owners = []
             return (owners, state.retired)

@@ -82,7 +82,8 @@ public final class QueueSet: @unchecked Sendable {
     /// driver is interrupted if it wants to be.
     ///
     /// Nil when the queue is not enabled or has stopped, when it stops now because `body` threw, or when bus mastering
-    /// is off: then it goes on when that is on again.
+    /// is off or the client exchanges its memory maps: then it goes on when that is over, and the request that was taken
+    /// and not completed is offered again.
     @inline(__always)
     public func withQueue<Result>(
         _ index: Int, _ body: (inout Virtqueue, inout HeldMemory) throws(RingFault) -> Result
@@ -96,7 +97,11 @@ public final class QueueSet: @unchecked Sendable {
             if isWanted { interrupt(index) }
             return result
         } catch {
-            if !error.isBusOff { fail(index, error) }
+            if error.isBusOff || error.isUnmapped && dma.isExchangingMaps {
+                queues[index]?.offerAgain()
+            } else {
+                fail(index, error)
+            }
             return nil
         }
     }

@@ -43,4 +43,6 @@ public enum RingFault: Error, Hashable, Sendable, CustomStringConvertible {
 
     /// Not the ring's fault: bus mastering is off.
     var isBusOff: Bool { self == .memory(.disabled) }
+    /// No map covers an address.
+    var isUnmapped: Bool { if case .memory(.notMapped) = self { true } else { false } }
 }

@@ -22,6 +22,8 @@ public struct Virtqueue: Sendable {
     public let size: UInt16
     /// The driver has been told that it need not notify.
     private var isQuiet = false
+    /// Where the request was that was taken last, until one is completed.
+    private var taken: Position?
 
     /// A queue as the driver has set it up. Refused: areas that are not aligned.
     public init(_ settings: CommonConfiguration.Queue, features: VirtioFeatures) throws(RingFault) {
@@ -43,7 +45,10 @@ public struct Virtqueue: Sendable {
     /// Takes the next request into `chain`; false when none waits. Throws when it makes no sense.
     @inline(__always)
     public mutating func next(_ memory: inout HeldMemory) throws(RingFault) -> Bool {
-        isPacked ? try packed!.next(&chain, &memory) : try split!.next(&chain, &memory)
+        let place = position
+        let isThere = isPacked ? try packed!.next(&chain, &memory) : try split!.next(&chain, &memory)
+        taken = isThere ? place : nil
+        return isThere
     }
 
     /// Gives a request back, with so many bytes written to its writable segments.
@@ -52,6 +57,7 @@ public struct Virtqueue: Sendable {
         _ token: DescriptorChain.Token, written: Int, _ memory: inout HeldMemory
     ) throws(RingFault) {
         let written = UInt32(clamping: written)
+        taken = nil
         if isPacked {
             try packed!.complete(token, written: written, &memory)
         } else {
@@ -64,8 +70,15 @@ public struct Virtqueue: Sendable {
         isPacked ? Position(packed: packed!.position) : Position(split: split!.position)
     }
 
+    /// Offers the request again that was taken last, unless one was completed since.
+    mutating func offerAgain() {
+        if let taken { rewind(to: taken) }
+        taken = nil
+    }
+
     /// Offers again what was taken since, none of which was completed.
     public mutating func rewind(to position: Position) {
+        taken = nil
         if isPacked { packed!.rewind(to: position.packed) } else { split!.rewind(to: position.split) }
     }
 

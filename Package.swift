@@ -104,6 +104,8 @@ let package = Package(
         .executableTarget(
             name: "bench", dependencies: ["RISCV", "Machine", "QMP", "VFIOUser", "Wire", argumentParser],
             path: "Sources/bench", swiftSettings: common),
+        .executableTarget(
+            name: "fuzz", dependencies: ["VFIOUserFuzz", argumentParser], path: "Sources/fuzz", swiftSettings: common),
 
         // The cards in QEMU (scripts/interop-qemu).
         .executableTarget(
@@ -115,7 +117,10 @@ let package = Package(
             name: "test-component", dependencies: ["Component", "QMP", "Wire", argumentParser],
             path: "Tests/TestComponent", swiftSettings: common),
         tests("Wire", ["Wire"]),
-        tests("VFIOUser", ["VFIOUser", "Wire"]),
+        .target(
+            name: "VFIOUserFuzz", dependencies: ["VFIOUser", "Wire"], path: "Tests/VFIOUserFuzz",
+            swiftSettings: common),
+        tests("VFIOUser", ["VFIOUser", "VFIOUserFuzz", "Wire"]),
         tests("PCIe", ["PCIe", "VFIOUser", "Wire"]),
         tests("BlockStore", ["BlockStore", "VFIOUser", "Wire"]),
         tests("NVMe", ["BlockStore", "NVMe", "PCIe", "VFIOUser", "Wire"]),

@@ -121,7 +121,7 @@ extension VFIOUserClient {
         precondition(pageSize.nonzeroBitCount == 1 && length > 0, "pages of a power of two")
         var all: [UInt64] = []
         // As many whole words as one message carries: every server takes so much.
-        let most = UInt64(transport.transferLimit - DMALoggingReport.size - DeviceFeature.size) / 8
+        let most = UInt64(max(0, transport.transferLimit - DMALoggingReport.size - DeviceFeature.size)) / 8
         let (span, overflow) = max(1, most).multipliedReportingOverflow(by: 64 &* pageSize)
         let step = overflow || pageSize > 1 << 58 ? UInt64.max : span
         var done: UInt64 = 0

@@ -1,9 +1,11 @@
 internal import CSystem
+internal import Synchronization
 
 /// A plain thread with a name; the data paths run on these.
 public final class WorkerThread: @unchecked Sendable {
     // Safety: written once in init before the thread can be joined.
     private var thread = pthread_t()
+    private let isJoined = Atomic<Bool>(false)
 
     private final class Start {
         let name: String
@@ -30,6 +32,12 @@ public final class WorkerThread: @unchecked Sendable {
         precondition(code == 0, "pthread_create: \(systemErrorText(code))")
     }
 
+    /// Nobody will join it: its stack goes with it.
+    deinit { if !isJoined.load(ordering: .relaxed) { pthread_detach(thread) } }
+
     /// Waits for the thread to end. At most one caller, once.
-    public func join() { _ = pthread_join(thread, nil) }
+    public func join() {
+        isJoined.store(true, ordering: .relaxed)
+        _ = pthread_join(thread, nil)
+    }
 }

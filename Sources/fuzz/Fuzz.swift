@@ -1,0 +1,48 @@
+import ArgumentParser
+import VFIOUserFuzz
+
+/// Feeds a library random messages: `scripts/fuzz` builds this with the address sanitizer.
+@main struct Fuzz: ParsableCommand {
+    static let configuration = CommandConfiguration(
+        commandName: "fuzz",
+        abstract: "Feeds a wire random messages, right in most places, and stops at the first thing wrong.",
+        discussion: """
+            Wrong is a trap, a hang, a reply that is missing or of another command, a link that ends and should not, \
+            descriptors or memory that grow. Example: ./scripts/fuzz vfio-user --messages 10000000 --seed 7
+            """)
+
+    enum Wire: String, ExpressibleByArgument, CaseIterable {
+        case vfioUser = "vfio-user"
+    }
+
+    enum Side: String, ExpressibleByArgument, CaseIterable {
+        case server, client, both
+    }
+
+    @Argument(help: "The wire: vfio-user.")
+    var wire: Wire
+
+    @Option(help: "Messages that each side receives.")
+    var messages = 1_000_000
+
+    @Option(help: "The seed of the random messages: a new one each run if none is given; a failure prints it.")
+    var seed: UInt64?
+
+    @Option(help: "Which side is fed: server, client or both.")
+    var side = Side.both
+
+    func validate() throws {
+        guard messages > 0 else { throw ValidationError("--messages: one at least") }
+    }
+
+    func run() throws {
+        let seed = seed ?? .random(in: 0...UInt64.max)
+        print("fuzz: seed \(seed)")
+        if side != .client {
+            print(try ServerFuzz.run(messages: messages, seed: seed) { print("fuzz: server: \($0)") })
+        }
+        if side != .server {
+            print(try ClientFuzz.run(messages: messages, seed: seed) { print("fuzz: client: \($0)") })
+        }
+    }
+}

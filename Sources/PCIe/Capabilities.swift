@@ -42,16 +42,20 @@ extension ConfigurationSpace {
         return place
     }
 
-    /// Power management, version 3, states D0 and D3hot, no reset between them.
+    /// Power management, version 3, states D0 and D3hot; between them the function keeps its state or is reset.
     ///
     /// Spec: PCI Express Base §7.5.2.
     @discardableResult
-    public mutating func addPowerManagement() -> Int {
+    public mutating func addPowerManagement(keepsState: Bool = true, canRequestService: Bool = false) -> Int {
         let place = addCapability(CapabilityID.powerManagement, size: PowerManagementRegister.capabilitySize)
-        set16(place + PowerManagementRegister.capabilities, 3)
-        set16(
-            place + PowerManagementRegister.control, PowerManagementRegister.noSoftReset,
-            writable: PowerManagementRegister.stateMask)
+        let events = PowerManagementRegister.pmeFromD0 | PowerManagementRegister.pmeFromD3
+        set16(place + PowerManagementRegister.capabilities, 3 | (canRequestService ? events : 0))
+        let control = place + PowerManagementRegister.control
+        set(
+            control, keepsState ? PowerManagementRegister.noSoftReset : 0,
+            writable: PowerManagementRegister.stateMask
+                | (canRequestService ? PowerManagementRegister.pmeEnable : 0),
+            writeOneToClear: canRequestService ? PowerManagementRegister.pmeStatus : 0)
         return place
     }
 

@@ -29,32 +29,6 @@ extension EndpointModel {
     public func ioEvents(_ bar: Int) -> [RegionIOEvent] { [] }
 }
 
-/// What a model drives: the endpoint's side of the bus. Any thread may call anything at any time.
-public final class EndpointBus: Sendable {
-    /// The host's memory. Fails with `.disabled` until software sets bus master enable.
-    public let dma: DMAAddressSpace
-    let interrupts: InterruptTable
-
-    init(dma: DMAAddressSpace, interrupts: InterruptTable) {
-        self.dma = dma
-        self.interrupts = interrupts
-    }
-
-    /// Raises an MSI-X vector. False when the host has not enabled it (nothing happens then): a device that must not
-    /// lose it raises again later.
-    @discardableResult
-    public func raise(vector: Int) -> Bool {
-        guard let vector = UInt32(exactly: vector) else { return false }
-        return interrupts.raise(.msix, vector: vector)
-    }
-
-    /// Whether the host has set up MSI-X: a function that may interrupt by INTx too must not do so then.
-    public var isMSIXEnabled: Bool { interrupts.isSet(.msix) }
-
-    /// Sets the level of the INTx pin.
-    public func setINTx(_ level: Bool) { interrupts.setINTx(level) }
-}
-
 /// A PCI Express endpoint behind a vfio-user server: configuration space, base address registers and MSI-X around a
 /// model's registers.
 ///
@@ -62,8 +36,9 @@ public final class EndpointBus: Sendable {
 ///     let server = VFIOUserServer(listener: listener, device: endpoint, log: log)
 ///
 /// Regions are those of VFIO's PCI devices: 0–5 the BARs, 6 the ROM (none), 7 configuration space, 8 VGA (none).
-/// Memory space disabled: reads are all ones, writes are dropped. Bus mastering off: DMA fails. A 1 written to
-/// Initiate Function Level Reset resets the model and the configuration space.
+/// Memory space disabled: reads are all ones, writes are dropped. Bus mastering off: DMA fails and messages wait. In
+/// D3hot only configuration space answers. A 1 written to Initiate Function Level Reset resets the model and the
+/// configuration space.
 public final class Endpoint: VFIODevice {
     /// Region indexes. Spec: <linux/vfio.h> VFIO_PCI_*_REGION_INDEX.
     public static let romRegion: UInt32 = 6
@@ -74,6 +49,8 @@ public final class Endpoint: VFIODevice {
     private struct State {
         var space: ConfigurationSpace
         var table: [UInt8]
+        var mailbox: DataObjectMailbox
+        var isAsleep = false
     }
 
     public let description: EndpointDescription
@@ -84,6 +61,11 @@ public final class Endpoint: VFIODevice {
 
     private let pristine: ConfigurationSpace
     private let expressControl: Int
+    private let powerControl: Int
+    private let errors: ErrorLog
+    private let freshMailbox: DataObjectMailbox
+    /// The mailbox's capability, where there is one.
+    private let mailboxPlace: Int?
     private let liveCapabilities: [(index: Int, range: Range<Int>)]
     private let state: Mutex<State>
     private let sizes: [UInt64]
@@ -91,7 +73,16 @@ public final class Endpoint: VFIODevice {
     public init(_ description: EndpointDescription, model makeModel: (EndpointBus) -> any EndpointModel) {
         self.description = description
         pristine = description.makeConfigurationSpace()
-        expressControl = (pristine.capability(CapabilityID.express) ?? 0) + ExpressRegister.deviceControl
+        let express = pristine.capability(CapabilityID.express) ?? 0
+        expressControl = express + ExpressRegister.deviceControl
+        powerControl =
+            (pristine.capability(CapabilityID.powerManagement) ?? 0) + PowerManagementRegister.control
+        errors = ErrorLog(
+            express: express, advanced: pristine.extendedCapability(ExtendedCapabilityID.advancedErrorReporting))
+        mailboxPlace = pristine.extendedCapability(ExtendedCapabilityID.dataObjectExchange)
+        freshMailbox = DataObjectMailbox(
+            protocols: (description.dataObjects ?? []).map { ($0.vendor, $0.type) },
+            vector: description.dataObjectVector)
         let places = pristine.capabilities(CapabilityID.vendorSpecific)
         liveCapabilities = zip(places, description.vendorCapabilities).enumerated().compactMap { index, item in
             item.1.isLive ? (index, item.0 + 2..<item.0 + item.1.size) : nil
@@ -106,13 +97,15 @@ public final class Endpoint: VFIODevice {
                     && UInt64(msix.pbaOffset) + UInt64((vectors + 63) / 64 * 8) <= sizes[msix.pbaBAR],
                 "the MSI-X table and pending bits lie inside their BARs")
         }
-        state = Mutex(State(space: pristine, table: Self.freshTable(vectors)))
+        state = Mutex(State(space: pristine, table: Self.freshTable(vectors), mailbox: freshMailbox))
         let bus = EndpointBus(
             dma: DMAAddressSpace(enabled: false),
             interrupts: InterruptTable(
-                intx: description.interruptPin == 0 ? 0 : 1, msix: UInt32(vectors), error: 1, request: 1))
+                intx: description.interruptPin == 0 ? 0 : 1, msi: UInt32(description.msiVectors), msix: UInt32(vectors),
+                error: 1, request: 1))
         self.bus = bus
         model = makeModel(bus)
+        bus.connect(self)
     }
 
     /// Every vector masked, as after reset. Spec: PCI Express Base §7.7.2.9.
@@ -144,9 +137,7 @@ public final class Endpoint: VFIODevice {
             if let live = liveCapability(place, bytes.byteCount) {
                 return model.readCapability(live.index, offset: place - live.range.lowerBound + 2, into: &bytes)
             }
-            let space = state.withLock { $0.space }
-            space.read(place, into: &bytes)
-            return
+            return readConfiguration(place, &bytes)
         }
         guard index < 6 else { throw .invalid }
         guard isMemoryEnabled else { return bytes.fill(with: 0xFF) }
@@ -165,8 +156,8 @@ public final class Endpoint: VFIODevice {
     public func reset() {
         let vectors = description.msix?.vectors ?? 0
         dma.isEnabled = false
-        state.withLock { $0 = State(space: pristine, table: Self.freshTable(vectors)) }
-        interrupts.setINTx(false)
+        state.withLock { $0 = State(space: pristine, table: Self.freshTable(vectors), mailbox: freshMailbox) }
+        bus.forget()
         model.reset()
     }
 
@@ -186,15 +177,44 @@ public final class Endpoint: VFIODevice {
     func restore(image: ArraySlice<UInt8>, table: ArraySlice<UInt8>) throws(ErrorNumber) {
         var space = pristine
         guard space.restore(image), table.count == tableSize else { throw .invalid }
-        state.withLock { $0 = State(space: space, table: Array(table)) }
-        dma.isEnabled = space.get16(ConfigurationRegister.command) & CommandBits.master != 0
+        let isAsleep = isAsleep(space)
+        state.withLock {
+            $0 = State(space: space, table: Array(table), mailbox: freshMailbox, isAsleep: isAsleep)
+        }
+        settle(space, isAsleep: isAsleep)
         model.busChanged()
     }
 
     // MARK: Configuration space
 
     private var isMemoryEnabled: Bool {
-        state.withLock { $0.space.get16(ConfigurationRegister.command) & CommandBits.memory != 0 }
+        state.withLock {
+            !$0.isAsleep && $0.space.get16(ConfigurationRegister.command) & CommandBits.memory != 0
+        }
+    }
+
+    private func isAsleep(_ space: ConfigurationSpace) -> Bool {
+        space.get16(powerControl) & PowerManagementRegister.stateMask == PowerManagementRegister.d3
+    }
+
+    private func readConfiguration(_ offset: Int, _ bytes: inout MutableRawSpan) {
+        let isPending = bus.isINTxPending
+        let (space, words) = state.withLock { state in
+            var space = state.space
+            if isPending {
+                let status = space.get16(ConfigurationRegister.status)
+                space.set16(ConfigurationRegister.status, status | StatusBits.interrupt)
+            }
+            return (space, mailboxPlace.map { _ in (1..<6).map { state.mailbox.read($0 * 4) } } ?? [])
+        }
+        space.read(offset, into: &bytes)
+        guard let mailboxPlace else { return }
+        for index in 0..<bytes.byteCount {
+            let place = offset + index - mailboxPlace
+            guard (4..<DataObjectMailbox.Register.size).contains(place) else { continue }
+            let byte = UInt8(truncatingIfNeeded: words[place / 4 - 1] >> UInt32(place % 4 * 8))
+            bytes.storeBytes(of: byte, toByteOffset: index, as: UInt8.self)
+        }
     }
 
     /// The live capability that an access lies in. A dump of more than that reads what the space holds.
@@ -208,22 +228,67 @@ public final class Endpoint: VFIODevice {
         }
         var values: [UInt8] = []
         for index in 0..<bytes.byteCount { values.append(bytes.uint8(at: index)) }
+        if let mailboxPlace, values.count == 4, offset >= mailboxPlace + 4,
+            offset < mailboxPlace + DataObjectMailbox.Register.size, (offset - mailboxPlace) % 4 == 0
+        {
+            let word = values.reversed().reduce(UInt32(0)) { $0 << 8 | UInt32($1) }
+            return writeMailbox(offset - mailboxPlace, word)
+        }
         let (before, after, resets) = state.withLock { state in
-            let before = state.space.get16(ConfigurationRegister.command)
+            let before = state
             for (index, value) in values.enumerated() {
                 state.space.write(offset &+ index, width: 1, value: UInt64(value))
             }
             let control = state.space.get16(expressControl)
             state.space.set16(expressControl, control & ~ExpressRegister.functionLevelReset)
-            return (
-                before, state.space.get16(ConfigurationRegister.command),
-                control & ExpressRegister.functionLevelReset != 0
-            )
+            state.isAsleep = isAsleep(state.space)
+            // Leaving D3hot resets a function that does not say otherwise. Spec: PCI Express Base §7.5.2.2.
+            let wakes = before.isAsleep && !state.isAsleep && !description.keepsStateInD3
+            return (before, state, wakes || control & ExpressRegister.functionLevelReset != 0)
         }
         if resets { return reset() }
-        guard before != after else { return }
-        dma.isEnabled = after & CommandBits.master != 0
-        if (before ^ after) & CommandBits.master != 0 { model.busChanged() }
+        let wasEnabled = dma.isEnabled
+        guard
+            before.isAsleep != after.isAsleep
+                || before.space.get16(ConfigurationRegister.command)
+                    != after.space.get16(ConfigurationRegister.command)
+        else { return }
+        settle(after.space, isAsleep: after.isAsleep)
+        if wasEnabled != dma.isEnabled { model.busChanged() }
+    }
+
+    /// Lets DMA, messages and INTx out as far as the registers do.
+    private func settle(_ space: ConfigurationSpace, isAsleep: Bool) {
+        let command = space.get16(ConfigurationRegister.command)
+        dma.isEnabled = !isAsleep && command & CommandBits.master != 0
+        bus.setINTxDisabled(isAsleep || command & CommandBits.disableINTx != 0)
+        bus.release()
+    }
+
+    // MARK: Errors and data objects
+
+    /// Logs an error of the model's in the function's registers.
+    func log(_ error: PCIError, _ header: [UInt32]?) {
+        state.withLock { _ = errors.record(error, header: header, in: &$0.space) }
+    }
+
+    private func writeMailbox(_ register: Int, _ value: UInt32) {
+        switch state.withLock({ $0.mailbox.write(register, value) }) {
+        case .none: break
+        case .interrupt: raiseMailbox()
+        case .process(let index, let payload, let generation):
+            description.dataObjects?[index].respond(payload) { [weak self] answer in
+                guard let self else { return }
+                let interrupts = self.state.withLock {
+                    $0.mailbox.complete(protocol: index, generation: generation, payload: answer)
+                }
+                if interrupts { self.raiseMailbox() }
+            }
+        }
+    }
+
+    private func raiseMailbox() {
+        if let vector = description.dataObjectVector { bus.raise(vector: vector) }
     }
 
     // MARK: MSI-X
@@ -249,7 +314,10 @@ public final class Endpoint: VFIODevice {
             if bar == msix.tableBAR, table.indices.contains(inTable) {
                 byte = table[inTable]
             } else if bar == msix.pbaBAR, inPending >= 0 {
-                for bit in 0..<8 where interrupts.isPending(.msix, vector: inPending * 8 + bit) { byte |= 1 << bit }
+                for bit in 0..<8 {
+                    let vector = inPending * 8 + bit
+                    if interrupts.isPending(.msix, vector: vector) || bus.isWaiting(vector) { byte |= 1 << bit }
+                }
             }
             bytes.storeBytes(of: byte, toByteOffset: index, as: UInt8.self)
         }

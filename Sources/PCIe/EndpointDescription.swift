@@ -66,6 +66,20 @@ public struct EndpointDescription: Sendable {
     public var interruptPin: UInt8
     /// In the order in which software finds them.
     public var vendorCapabilities: [VendorCapability]
+    /// MSI vectors beside or instead of MSI-X: 0 for none, else a power of two up to 32.
+    public var msiVectors = 0
+    /// False: going from D3hot back to D0 resets the function (No_Soft_Reset clear).
+    public var keepsStateInD3 = true
+    /// The function may ask for service from D0 and D3hot (PME).
+    public var canRequestService = false
+    /// Advanced Error Reporting.
+    public var hasErrorReporting = true
+    /// The 64 bits of a device serial number (EUI-64), or none.
+    public var serialNumber: UInt64?
+    /// The protocols of a data object mailbox beside discovery; nil for no mailbox.
+    public var dataObjects: [DataObjectProtocol]?
+    /// The vector that the mailbox interrupts with, or nil where it is only polled.
+    public var dataObjectVector: Int?
 
     public init(
         vendor: UInt16, device: UInt16, classCode: UInt32, subsystemVendor: UInt16 = 0, subsystem: UInt16 = 0,
@@ -85,7 +99,8 @@ public struct EndpointDescription: Sendable {
     }
 
     /// The configuration space after reset: a type 0 header, the base address registers, power management, PCI
-    /// Express, MSI-X if there is one, and the vendor's capabilities.
+    /// Express, MSI-X and MSI if there are any, the vendor's capabilities; then error reporting, serial number and data
+    /// object mailbox.
     public func makeConfigurationSpace() -> ConfigurationSpace {
         var space = ConfigurationSpace()
         space.set16(ConfigurationRegister.vendorID, vendor)
@@ -104,16 +119,27 @@ public struct EndpointDescription: Sendable {
         for bar in bars {
             space.setBaseAddress(bar.index, size: bar.size, is64Bit: bar.is64Bit, prefetchable: bar.isPrefetchable)
         }
-        space.addPowerManagement()
+        space.addPowerManagement(keepsState: keepsStateInD3, canRequestService: canRequestService)
         space.addExpress(type: ExpressRegister.typeEndpoint)
         if let msix {
             space.addMSIX(
                 vectors: msix.vectors, tableBAR: msix.tableBAR, tableOffset: msix.tableOffset, pbaBAR: msix.pbaBAR,
                 pbaOffset: msix.pbaOffset)
         }
+        if msiVectors > 0 { space.addMSI(vectors: msiVectors) }
         for capability in vendorCapabilities {
             let place = space.addCapability(CapabilityID.vendorSpecific, size: capability.size)
             for (index, byte) in capability.bytes.enumerated() { space.set8(place + 2 + index, byte) }
+        }
+        if hasErrorReporting { _ = ErrorLog.add(to: &space, isRoot: false) }
+        if let serialNumber {
+            let place = space.addExtendedCapability(
+                ExtendedCapabilityID.deviceSerialNumber, version: 1, size: 12)
+            space.set(place + 4, serialNumber)
+        }
+        if dataObjects != nil {
+            space.addExtendedCapability(
+                ExtendedCapabilityID.dataObjectExchange, version: 2, size: DataObjectMailbox.Register.size)
         }
         return space
     }

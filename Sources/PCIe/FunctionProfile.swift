@@ -16,6 +16,18 @@ package struct FunctionProfile: Sendable {
         package var isPrefetchable = false
         package var isIO = false
 
+        package init(
+            index: Int, size: UInt64, length: UInt64, is64Bit: Bool = false, isPrefetchable: Bool = false,
+            isIO: Bool = false
+        ) {
+            self.index = index
+            self.size = size
+            self.length = length
+            self.is64Bit = is64Bit
+            self.isPrefetchable = isPrefetchable
+            self.isIO = isIO
+        }
+
         package var isROM: Bool { index == Int(Endpoint.romRegion) }
     }
 

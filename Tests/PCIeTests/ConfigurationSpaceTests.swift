@@ -2,15 +2,16 @@ import PCIe
 import Testing
 
 struct ConfigurationSpaceTests {
-    private func endpoint() -> ConfigurationSpace {
-        EndpointDescription(
+    private func endpoint(extended: Bool = true) -> ConfigurationSpace {
+        var description = EndpointDescription(
             vendor: 0x1B36, device: 0x0B0A, classCode: 0x12_00_00, subsystemVendor: 0x1111, subsystem: 0x2222,
             revision: 3,
             bars: [
                 .init(0, size: 4096), .init(2, size: 1 << 20, is64Bit: true, isPrefetchable: true),
                 .init(4, size: 16),
-            ], msix: .init(vectors: 2, tableBAR: 0, pbaOffset: 0x800), interruptPin: 1
-        ).makeConfigurationSpace()
+            ], msix: .init(vectors: 2, tableBAR: 0, pbaOffset: 0x800), interruptPin: 1)
+        description.hasErrorReporting = extended
+        return description.makeConfigurationSpace()
     }
 
     @Test(
@@ -75,10 +76,12 @@ struct ConfigurationSpaceTests {
     }
 
     @Test func `extended capabilities chain from 0x100`() {
-        var space = endpoint()
+        var space = endpoint(extended: false)
         #expect(space.addExtendedCapability(0x0001, version: 2, size: 0x48) == 0x100)
         #expect(space.addExtendedCapability(0x000D, version: 1, size: 8) == 0x148)
         #expect(space.get32(0x100) == 0x1482_0001 && space.get32(0x148) == 0x0001_000D)
+        #expect(space.extendedCapability(0x000D) == 0x148 && space.extendedCapability(0x0002) == nil)
+        #expect(endpoint().extendedCapability(ExtendedCapabilityID.advancedErrorReporting) == 0x100)
     }
 
     @Test func `a 64-bit base address is two registers`() {

@@ -147,8 +147,13 @@ struct HotPlugTests {
         try board.root.attach(port: 0, client: served.client())
         _ = board.enumerate()
         try enableErrors(board)
-        #expect(served.endpoint.interrupts.raise(.error))
-        #expect(eventually { board.read(0, 1, advanced + 0x30) & 0x04 != 0 })
+        served.endpoint.bus.report(.uncorrectable(12), header: [5, 6, 7, 8])
+        #expect(eventually { board.read(0, 1, advanced + 0x30) & 0x7F == 0x24 })
         #expect(board.read(0, 1, advanced + 0x36, width: 2) == 0x100)
+        // Which it was, and of which packet, is in the function's registers as software reads them.
+        #expect(board.read(1, 0, advanced + 4) == 1 << 12)
+        #expect((0..<4).map { board.read(1, 0, advanced + 0x1C + $0 * 4) } == [5, 6, 7, 8])
+        board.write(1, 0, advanced + 4, 0xFFFF_FFFF)
+        #expect(board.read(1, 0, advanced + 4) == 0)
     }
 }

@@ -111,8 +111,8 @@ final class ServedCard: Sendable {
     private let far: Socket
     private let near: Socket
 
-    init() throws {
-        endpoint = Endpoint(TestCard.description) { TestCard($0) }
+    init(_ description: EndpointDescription = TestCard.description) throws {
+        endpoint = Endpoint(description) { TestCard($0) }
         (near, far) = try Socket.pair()
         let log = log
         server = VFIOUserServer(

@@ -9,12 +9,18 @@ import VFIOUser
 /// Commands run on the server's thread, inside the doorbell write: a command takes microseconds, and the host that rings
 /// has nothing else to say to the card meanwhile.
 public final class OffloadCard: EndpointModel {
-    /// BAR0 registers, BAR2 the MSI-X table at 0 and the pending bits at 0x800. Spec: docs/wiring.md "Offload card".
-    public static let description = EndpointDescription(
-        vendor: 0x1B36, device: 0x0B0A, classCode: 0x12_00_00, subsystemVendor: 0x1B36, subsystem: 0x0B0A,
-        bars: [EndpointDescription.BAR(0, size: 4096), EndpointDescription.BAR(2, size: 4096)],
-        msix: EndpointDescription.MSIX(
-            vectors: Int(OffloadRegister.vectorCount), tableBAR: 2, tableOffset: 0, pbaOffset: 0x800))
+    /// BAR0 registers, BAR2 the MSI-X table at 0 and the pending bits at 0x800; a data object mailbox that answers
+    /// discovery. Spec: docs/wiring.md "Offload card".
+    public static let description = {
+        var description = EndpointDescription(
+            vendor: 0x1B36, device: 0x0B0A, classCode: 0x12_00_00, subsystemVendor: 0x1B36, subsystem: 0x0B0A,
+            bars: [EndpointDescription.BAR(0, size: 4096), EndpointDescription.BAR(2, size: 4096)],
+            msix: EndpointDescription.MSIX(
+                vectors: Int(OffloadRegister.vectorCount), tableBAR: 2, tableOffset: 0, pbaOffset: 0x800))
+        description.canRequestService = true
+        description.dataObjects = []
+        return description
+    }()
 
     private let bus: EndpointBus
     private let registers: Mutex<OffloadRegisters>

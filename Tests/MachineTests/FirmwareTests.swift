@@ -92,7 +92,7 @@ struct `Board firmware` {
         card.child.terminate()
         #expect(card.child.waitForExit() == 0)
         try host.setReset(released: false)
-        #expect(host.process.waitForOutput("root port 0: the link is down"))
+        #expect(host.process.waitForOutput("root port rp0: the link is down"))
         try host.setReset(released: true)
         let without = try host.serial.read(until: "Baseboard firmware: ready\r\n")
         #expect(without.contains("no offload card answers"), "\(without)")

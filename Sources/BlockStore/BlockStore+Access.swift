@@ -77,7 +77,11 @@ extension BlockStore {
         try counted(.read, UInt64(count)) { () throws(BlockFailure) in
             try check(offset, UInt64(count), writing: false)
             if faults.verdict(.read, offset, UInt64(count)) != nil { throw .media }
-            try unsafe move(offset, count, pieces, number) { unsafe preadv($0, $1, $2, $3) }
+            if let mapping, mapping.contains(offset: offset, count: UInt64(count)) {
+                try unsafe copy(mapping, offset, count, pieces, number)
+            } else {
+                try unsafe move(offset, count, pieces, number) { unsafe preadv($0, $1, $2, $3) }
+            }
         }
     }
 
@@ -100,6 +104,24 @@ extension BlockStore {
             }
             try unsafe move(offset, count, pieces, number) { unsafe pwritev($0, $1, $2, $3) }
             if isTorn { throw .media }
+        }
+    }
+
+    /// Copies `count` bytes out of the mapping.
+    private func copy(
+        _ mapping: MappedMemory, _ offset: UInt64, _ count: Int, _ pieces: UnsafeMutablePointer<iovec>, _ number: Int
+    ) throws(BlockFailure) {
+        var done = 0
+        for index in 0..<number {
+            // Safety: index < number.
+            let piece = unsafe pieces[index]
+            let part = min(unsafe piece.iov_len, count - done)
+            guard
+                unsafe mapping.copyGuarded(
+                    from: offset + UInt64(done),
+                    to: UnsafeMutableRawBufferPointer(start: piece.iov_base, count: part))
+            else { throw .media }
+            done += part
         }
     }
 

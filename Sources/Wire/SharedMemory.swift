@@ -47,6 +47,17 @@ internal import CSystem
         unsafe cs_populate(baseAddress + Int(first), Int(offset - first + count))
     }
 
+    private static let guardsBusErrors = cs_guard_bus_errors() == 0
+
+    /// Copies bytes from `offset` on out of the mapping of a file that others may shorten, or whose disk may fail. False
+    /// where a page cannot be had, or the range is not inside; part of the buffer is then written.
+    public func copyGuarded(from offset: UInt64, to buffer: UnsafeMutableRawBufferPointer) -> Bool {
+        guard Self.guardsBusErrors, contains(offset: offset, count: UInt64(buffer.count)) else { return false }
+        guard let room = buffer.baseAddress else { return true }
+        // Safety: the range lies in the mapping, and a page that is not there ends the copy instead of the process.
+        return unsafe cs_copy_guarded(room, baseAddress + Int(offset), buffer.count)
+    }
+
     /// True when `count` bytes at `offset` lie inside.
     public func contains(offset: UInt64, count: UInt64) -> Bool {
         offset <= UInt64(self.count) && count <= UInt64(self.count) - offset

@@ -313,6 +313,14 @@ CS_ATOMICS(64)
 #undef CS_ATOMICS
 static inline void cs_fence(void) { __atomic_thread_fence(__ATOMIC_SEQ_CST); }
 
+// ---- Mapped files that may shrink ----
+
+/// Makes `cs_copy_guarded` possible in this process; once, before it. Other bus errors end the process as before.
+int cs_guard_bus_errors(void);
+/// Copies out of a mapped file. False where a page cannot be had (the file became shorter, the disk cannot be read): part
+/// of `to` is then written. Needs `cs_guard_bus_errors`.
+bool cs_copy_guarded(void *to, const void *from, size_t count);
+
 // ---- Code made at run time ----
 
 /// Memory for code: `*executable` may be read and executed, the result written; both show the same pages, and no page

@@ -100,9 +100,10 @@ let package = Package(
         component(
             "adapter-card",
             ["Adapter", "Ethernet", "PCIe", "QMP", "Serprog", "Sideband", "Trust", "VFIOUser", "Wire"]),
-        component("offload-card", ["Offload", "PCIe", "QMP", "VFIOUser", "Wire"]),
+        component(
+            "offload-card", ["BlockStore", "NVMe", "Offload", "PCIe", "QMP", "VFIOUser", "Virtio", "Wire"]),
         .executableTarget(
-            name: "bench", dependencies: ["RISCV", "Machine", "QMP", "VFIOUser", "Wire", argumentParser],
+            name: "bench", dependencies: ["RISCV", "Machine", "QMP", "VFIOUser", "Virtio", "Wire", argumentParser],
             path: "Sources/bench", swiftSettings: common),
         .executableTarget(
             name: "fuzz", dependencies: ["VFIOUserFuzz", argumentParser], path: "Sources/fuzz", swiftSettings: common),
@@ -139,7 +140,7 @@ let package = Package(
         tests(
             "Adapter",
             ["Adapter", "Crypto", "Ethernet", "PCIe", "QMP", "Serprog", "Sideband", "Trust", "VFIOUser", "Wire"]),
-        tests("Offload", ["Offload", "PCIe", "QMP", "VFIOUser", "Wire"]),
+        tests("Offload", ["Offload", "PCIe", "QMP", "VFIOUser", "Virtio", "Wire"]),
         tests("Management", ["Management", "Ethernet", "QMP", "Sideband", "Wire"]),
         tests("Component", ["Component", "QMP", "Wire"]),
         tests("Topology", ["Topology"]),

@@ -273,9 +273,26 @@ public enum ComponentCatalog {
 
     private static let offloadCard = ComponentKind(
         name: "offload-card",
-        ports: [PortDescription("pcie", .pcie, .serves), control],
+        ports: [
+            PortDescription("pcie", .pcie, .serves),
+            PortDescription("pcie-disk", .pcie, .serves),
+            PortDescription("pcie-console", .pcie, .serves),
+            PortDescription("pcie-rng", .pcie, .serves),
+            PortDescription("console", .console, .serves),
+            control,
+        ],
         settings: [
             SettingDescription("model", .text(maximum: 16), help: "model that IDENTIFY answers"),
-            SettingDescription("serial", .text(maximum: 16), help: "serial number that IDENTIFY answers"),
-        ])
+            SettingDescription(
+                "serial", .text(maximum: 16), help: "serial number that IDENTIFY answers; the disk's too"),
+            SettingDescription(
+                "disk", .file(remedy: "`truncate -s 64M FILE` makes an empty one"), help: "what pcie-disk holds; none"),
+            SettingDescription(
+                "disk-size", .byteCount(ByteCount(512)...(.gibibytes(1 << 20)), multiple: ByteCount(512)),
+                help: "without disk: one in memory of this size; with it: the size it must have"),
+            SettingDescription("disk-interface", .choice(["nvme", "virtio-blk"]), help: "what pcie-disk is; nvme"),
+            SettingDescription("disk-block-size", .choice(["512", "4096"]), help: "bytes of a logical block; 512"),
+            SettingDescription("disk-read-only", .boolean, help: "refuses writes to the disk; false"),
+        ],
+        rules: [SettingRule("disk-read-only", at: "true", needs: "disk")])
 }

@@ -15,7 +15,8 @@ import QMP
     @Flag(help: "Print a JSON list of rows instead of the table.")
     var json = false
 
-    @Option(help: "Run only the groups whose name begins with this: boot, memory, death, riscv, linux, vfio-user.")
+    @Option(
+        help: "Run only the groups whose name begins with this: boot, memory, death, riscv, linux, vfio-user, block.")
     var only: String?
 
     @Option(help: .hidden)
@@ -54,5 +55,6 @@ import QMP
         Group(name: "riscv", measure: HartBench.integer),
         Group(name: "linux", measure: LinuxBench.measure),
         Group(name: "vfio-user", measure: VFIOUserBench.measure),
+        Group(name: "block", measure: BlockBench.measure),
     ]
 }

@@ -29,7 +29,8 @@ struct DiskControl: Sendable {
             ) { arguments throws(QMPError) in
                 let fault = try Self.fault(arguments)
                 guard let identifier = store.faults.add(fault) else {
-                    throw QMPError("there are \(BlockFaults.maximumCount) faults already: clear some (disk-clear-faults)")
+                    throw QMPError(
+                        "there are \(BlockFaults.maximumCount) faults already: clear some (disk-clear-faults)")
                 }
                 return ["id": .integer(Int64(identifier))]
             })

@@ -1,12 +1,15 @@
 // The offload card: command line and QMP around `OffloadCard`.
 
 import ArgumentParser
+import BlockStore
 import Component
 import Logging
+import NVMe
 import Offload
 import PCIe
 import QMP
 import VFIOUser
+import Virtio
 import Wire
 
 @main
@@ -15,14 +18,16 @@ struct OffloadCardCommand: ComponentCommand {
 
     static let configuration = CommandConfiguration(
         commandName: kind,
-        abstract: "The board's virtualization offload device, a PCI Express endpoint behind vfio-user.",
+        abstract: "The board's virtualization offload device: PCI Express functions, each behind a vfio-user socket.",
         discussion: """
-            A host hands it a ring of commands in its memory, rings a doorbell, and is interrupted by MSI-X.
+            Port pcie takes a ring of commands in the host's memory, pcie-disk is a disk, pcie-console a serial line to \
+            port console, pcie-rng a source of random numbers. Serve any of them.
 
-            Example, alone, for QEMU 10.1 or later:
-              offload-card --listen pcie=/tmp/offload --listen control=/tmp/qmp
-              qemu-system-riscv64 ... -device \\
-                '{"driver":"vfio-user-pci","socket":{"type":"unix","path":"/tmp/offload"}}'
+            Example, a disk alone, for QEMU 10.1 or later:
+              truncate -s 64M disk.img
+              offload-card --listen pcie-disk=/tmp/disk --disk disk.img --listen control=/tmp/qmp
+              qemu-system-x86_64 -object memory-backend-memfd,id=m,size=1G,share=on -m 1G -M memory-backend=m ... \\
+                -device '{"driver":"vfio-user-pci","socket":{"path":"/tmp/disk","type":"unix"}}'
             """)
 
     @OptionGroup var options: ComponentOptions
@@ -32,6 +37,8 @@ struct OffloadCardCommand: ComponentCommand {
 
     @Option(help: "Serial number that IDENTIFY answers: at most 16 printable ASCII characters.")
     var serial = "BB-OC-0001"
+
+    @OptionGroup(title: "Disk") var diskOptions: DiskOptions
 
     /// What IDENTIFY answers as firmware version: that of the command set of docs/wiring.md.
     private static let firmwareVersion = "1.0"
@@ -44,21 +51,98 @@ struct OffloadCardCommand: ComponentCommand {
     }
 
     func start(_ runtime: ComponentRuntime) throws {
+        let functions = [try startRing(runtime), try startDisk(runtime)].compactMap { $0 } + (try startVirtio(runtime))
+        guard !functions.isEmpty else {
+            throw ComponentError.message(
+                "no function has a socket to serve: give --listen PORT=PATH for some of pcie, pcie-disk, "
+                    + "pcie-console, pcie-rng")
+        }
+        runtime.control.register(
+            QMPCommand("query-functions") { _ throws(QMPError) in .array(functions.map(\.json)) })
+    }
+
+    /// Serves an endpoint on a port's socket until the component ends.
+    func serve(
+        _ port: String, _ listener: Listener, _ endpoint: Endpoint, _ runtime: ComponentRuntime
+    ) -> VFIOUserServer {
+        let server = VFIOUserServer(listener: listener, device: endpoint) { runtime.log.warning("\(port): \($0)") }
+        server.start()
+        runtime.onStop { server.stop() }
+        return server
+    }
+
+    // MARK: pcie
+
+    /// Nil when the port has no socket.
+    private func startRing(_ runtime: ComponentRuntime) throws -> FunctionRecord? {
+        guard let listener = try runtime.listener("pcie") else { return nil }
         guard
             let identity = OffloadIdentity(model: model, serial: serial, firmwareVersion: Self.firmwareVersion)
         else { throw ValidationError("the identity is not printable ASCII") }
-        let listener = try runtime.requireListener("pcie")
         var card: OffloadCard?
         let endpoint = Endpoint(OffloadCard.description) { bus in
             let model = OffloadCard(bus, identity: identity) { runtime.log.warning("pcie: \($0)") }
             card = model
             return model
         }
-        let server = VFIOUserServer(listener: listener, device: endpoint) { runtime.log.warning("pcie: \($0)") }
+        let server = serve("pcie", listener, endpoint, runtime)
         if let card { register(card, server, runtime) }
-        server.start()
-        runtime.onStop { server.stop() }
+        return FunctionRecord(port: "pcie", kind: "control-ring", server: server)
     }
+
+    // MARK: pcie-disk
+
+    /// Nil when the port has no socket.
+    private func startDisk(_ runtime: ComponentRuntime) throws -> FunctionRecord? {
+        guard let listener = try runtime.listener("pcie-disk") else {
+            if diskOptions.disk != nil || diskOptions.diskSize != nil {
+                throw ComponentError.message("a disk, and nobody to see it: give --listen pcie-disk=PATH too")
+            }
+            return nil
+        }
+        guard let store = try diskOptions.open() else {
+            throw ComponentError.message(
+                "port 'pcie-disk' has no disk: give --disk FILE, or --disk-size 64MiB for one in memory")
+        }
+        let interface = diskOptions.diskInterface
+        let (endpoint, disk, function) =
+            switch interface {
+            case .nvme: try makeNVMe(store, runtime)
+            case .virtioBlk: try makeVirtioBlock(store, runtime)
+            }
+        let server = serve("pcie-disk", listener, endpoint, runtime)
+        DiskControl(store: store, interface: interface, server: server, function: disk).register(runtime)
+        return FunctionRecord(port: "pcie-disk", kind: interface.rawValue, server: server, function: function)
+    }
+
+    private func makeNVMe(
+        _ store: BlockStore, _ runtime: ComponentRuntime
+    ) throws -> (Endpoint, any DiskFunction, VirtioFunction?) {
+        guard let configuration = NVMeConfiguration(serial: serial, namespaces: [store]) else {
+            throw ValidationError("the identity is not printable ASCII")
+        }
+        var made: NVMeController?
+        let endpoint = Endpoint(NVMeController.description(configuration)) { bus in
+            let controller = NVMeController(bus, configuration) { runtime.log.warning("pcie-disk: \($0)") }
+            made = controller
+            return controller
+        }
+        guard let controller = made else { throw ComponentError.message("the endpoint made no controller") }
+        runtime.onStop { controller.stop() }
+        return (endpoint, NVMeDisk(controller: controller), nil)
+    }
+
+    private func makeVirtioBlock(
+        _ store: BlockStore, _ runtime: ComponentRuntime
+    ) throws -> (Endpoint, any DiskFunction, VirtioFunction?) {
+        let worker = try CardWorker("disk", runtime)
+        let device = VirtioBlock(store, serial: serial, loop: worker.loop)
+        let (endpoint, function) = worker.endpoint("pcie-disk", device, 0x0B0A, runtime)
+        guard let function else { throw ComponentError.message("the endpoint made no function") }
+        return (endpoint, VirtioDisk(device: device, function: function), function)
+    }
+
+    // MARK: Queries
 
     private func register(_ card: OffloadCard, _ server: VFIOUserServer, _ runtime: ComponentRuntime) {
         runtime.control.register(

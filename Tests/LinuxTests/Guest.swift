@@ -8,11 +8,15 @@ import Wire
 enum Guest {
     static let kernel = packageFolder + "/.build/guest/kernel"
     static let initramfs = packageFolder + "/.build/guest/initramfs"
+    /// The same with the drivers of NVMe and virtio, ext4, its tools, and iocheck.
+    static let deviceInitramfs = packageFolder + "/.build/guest/initramfs-devices"
     static let uBoot = packageFolder + "/.build/guest/u-boot.bin"
     static let openSBI = packageFolder + "/.build/firmware/fw_dynamic.bin"
 
     /// Whether all of it is there.
-    static let isFetched = [kernel, initramfs, uBoot, openSBI].allSatisfy { FileManager.default.fileExists(atPath: $0) }
+    static let isFetched = [kernel, initramfs, deviceInitramfs, uBoot, openSBI].allSatisfy {
+        FileManager.default.fileExists(atPath: $0)
+    }
 
     /// Waits until the shell asks for a command; what was printed before. (What is typed earlier, login throws away.)
     @discardableResult

@@ -157,7 +157,7 @@ struct OffloadProcessTests {
     }
 
     static let mistakes: [([String], String)] = [
-        ([], "port 'pcie' has no socket to serve"),
+        ([], "no function has a socket to serve"),
         (["--serial", "12345678901234567"], "12345678901234567"),
         (["--model", "Übergröße"], "printable ASCII"),
         (["--listen", "pcie=/nowhere/x"], "/nowhere/x"),

@@ -73,7 +73,7 @@ let package = Package(
         library("Trust", ["Crypto", "QMP", "Wire"]),
         library("SPINOR", ["Serprog", "Wire"], audited),
         library("SecurityLogic", ["Serprog", "Sideband", "Trust", "Wire"], audited),
-        library("Adapter", ["Ethernet", "PCIe", "Serprog", "Sideband", "Trust", "VFIOUser", "Wire"]),
+        library("Adapter", ["Ethernet", "PCIe", "Serprog", "Sideband", "Trust", "VFIOUser", "Virtio", "Wire"]),
         library("Offload", ["PCIe", "VFIOUser", "Wire"]),
         library("Management", ["Ethernet", "Sideband", "Wire"]),
 
@@ -99,11 +99,12 @@ let package = Package(
         component("bmc", ["Ethernet", "Management", "QMP", "Sideband", "Wire"]),
         component(
             "adapter-card",
-            ["Adapter", "Ethernet", "PCIe", "QMP", "Serprog", "Sideband", "Trust", "VFIOUser", "Wire"]),
+            ["Adapter", "Ethernet", "PCIe", "QMP", "Serprog", "Sideband", "Trust", "VFIOUser", "Virtio", "Wire"]),
         component(
             "offload-card", ["BlockStore", "NVMe", "Offload", "PCIe", "QMP", "VFIOUser", "Virtio", "Wire"]),
         .executableTarget(
-            name: "bench", dependencies: ["RISCV", "Machine", "QMP", "VFIOUser", "Virtio", "Wire", argumentParser],
+            name: "bench",
+            dependencies: ["Ethernet", "PCIe", "RISCV", "Machine", "QMP", "VFIOUser", "Virtio", "Wire", argumentParser],
             path: "Sources/bench", swiftSettings: common),
         .executableTarget(
             name: "fuzz", dependencies: ["VFIOUserFuzz", argumentParser], path: "Sources/fuzz", swiftSettings: common),
@@ -139,7 +140,10 @@ let package = Package(
         tests("SecurityLogic", ["Crypto", "QMP", "SPINOR", "SecurityLogic", "Serprog", "Sideband", "Trust", "Wire"]),
         tests(
             "Adapter",
-            ["Adapter", "Crypto", "Ethernet", "PCIe", "QMP", "Serprog", "Sideband", "Trust", "VFIOUser", "Wire"]),
+            [
+                "Adapter", "Crypto", "Ethernet", "PCIe", "QMP", "Serprog", "Sideband", "Trust", "VFIOUser", "Virtio",
+                "Wire",
+            ]),
         tests("Offload", ["Offload", "PCIe", "QMP", "VFIOUser", "Virtio", "Wire"]),
         tests("Management", ["Management", "Ethernet", "QMP", "Sideband", "Wire"]),
         tests("Component", ["Component", "QMP", "Wire"]),

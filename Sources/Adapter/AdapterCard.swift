@@ -1,19 +1,33 @@
-// The adapter as a PCI Express endpoint: its register file joined to the bus.
+// The adapter's function 0 as a PCI Express endpoint: a virtio network function with the card's register file beside it.
 
 public import PCIe
-import VFIOUser
+public import VFIOUser
+public import Virtio
 
-/// The adapter's model, for `Endpoint`: a network function with its management registers.
+/// The model of function 0, for `Endpoint`: BAR 0 is the management registers, everything else is virtio's.
 public final class AdapterCard: EndpointModel {
-    /// BAR0: the register file. Class 0x020000: an Ethernet controller. Spec: docs/wiring.md "Adapter card".
-    public static let description = EndpointDescription(
-        vendor: 0x1B36, device: 0x0B0B, classCode: 0x02_00_00, subsystemVendor: 0x1B36, subsystem: 0x0B0B,
-        bars: [EndpointDescription.BAR(0, size: 4096)])
+    /// Who made the card, in every function's subsystem registers. Spec: docs/wiring.md "Adapter card".
+    public static let subsystemVendor: UInt16 = 0x1B36
+    public static let subsystem: UInt16 = 0x0B0B
+    /// Functions of the card: one port each, `pcie`, `pcie1` … `pcie7`.
+    public static let functionCount = 8
 
+    /// What a function is: 0 has the register file too.
+    public static func description(of net: VirtioNet, function: Int) -> EndpointDescription {
+        VirtioFunction.description(
+            of: net, subsystemVendor: subsystemVendor, subsystem: subsystem,
+            registers: function == 0 ? [EndpointDescription.BAR(0, size: 4096)] : [])
+    }
+
+    /// The port of a function, on the component and on the switch.
+    public static func port(of function: Int) -> String { function == 0 ? "pcie" : "pcie\(function)" }
+
+    private let function: VirtioFunction
     private let registers: @Sendable () -> AdapterRegisters
 
     /// - Parameter registers: what the register file shows now; called for each read, on the server's thread.
-    public init(registers: @escaping @Sendable () -> AdapterRegisters) {
+    public init(_ function: VirtioFunction, registers: @escaping @Sendable () -> AdapterRegisters) {
+        self.function = function
         self.registers = registers
     }
 
@@ -22,6 +36,7 @@ public final class AdapterCard: EndpointModel {
     /// Registers are read in aligned words of 4 bytes or pairs of them (a 64-bit counter in one piece); anything else
     /// reads as ones.
     public func readBAR(_ bar: Int, offset: UInt64, into bytes: inout MutableRawSpan) {
+        guard bar == 0 else { return function.readBAR(bar, offset: offset, into: &bytes) }
         switch bytes.byteCount {
         case 4 where offset % 4 == 0:
             bytes.storeLittleEndian(UInt64(registers().read(offset)))
@@ -33,9 +48,21 @@ public final class AdapterCard: EndpointModel {
         }
     }
 
-    /// There is nothing to write yet.
-    public func writeBAR(_ bar: Int, offset: UInt64, from bytes: RawSpan) {}
+    /// The register file has nothing to write.
+    public func writeBAR(_ bar: Int, offset: UInt64, from bytes: RawSpan) {
+        if bar != 0 { function.writeBAR(bar, offset: offset, from: bytes) }
+    }
 
-    /// The ports belong to the board, not to the host: a reset of the function leaves them alone.
-    public func reset() {}
+    /// The switch's other ports belong to the board, not to the host: a reset of the function leaves them alone.
+    public func reset() { function.reset() }
+    public func busChanged() { function.busChanged() }
+    public func ioEvents(_ bar: Int) -> [RegionIOEvent] { function.ioEvents(bar) }
+
+    public func readCapability(_ index: Int, offset: Int, into bytes: inout MutableRawSpan) {
+        function.readCapability(index, offset: offset, into: &bytes)
+    }
+
+    public func writeCapability(_ index: Int, offset: Int, from bytes: RawSpan) {
+        function.writeCapability(index, offset: offset, from: bytes)
+    }
 }

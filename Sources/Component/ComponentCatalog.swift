@@ -256,19 +256,21 @@ public enum ComponentCatalog {
 
     private static let adapterCard = ComponentKind(
         name: "adapter-card",
-        ports: [
-            PortDescription("pcie", .pcie, .serves),
-            PortDescription("spi", .spi, .uses),
-            PortDescription("sideband", .sideband, .uses),
-            PortDescription("eth-bmc", .ethernet, .either),
-            PortDescription("eth-host", .ethernet, .either),
-            PortDescription("eth-ext", .ethernet, .either),
-            control,
-        ],
+        ports: [PortDescription("pcie", .pcie, .serves)]
+            + (1..<8).map { PortDescription("pcie\($0)", .pcie, .serves, inferred: false) } + [
+                PortDescription("spi", .spi, .uses),
+                PortDescription("sideband", .sideband, .uses),
+                PortDescription("eth-bmc", .ethernet, .either),
+                PortDescription("eth-host", .ethernet, .either),
+                PortDescription("eth-ext", .ethernet, .either),
+                control,
+            ],
         settings: [
             SettingDescription(
                 "master", .boolean, help: "verifies the firmware through the security logic; false"),
-            SettingDescription("mac", .macAddress, help: "address of the network function; 52:54:00:ad:00:01"),
+            SettingDescription(
+                "mac", .macAddress,
+                help: "address of the first network function, the others count up; 52:54:00:ad:00:01"),
         ])
 
     private static let offloadCard = ComponentKind(

@@ -3,41 +3,56 @@
 import Synchronization
 public import Wire
 
-/// A learning switch with its ports.
+/// A learning switch with its ports: links over sockets, and functions in this process.
 ///
 /// One thread serves all ports: a frame costs one look-up and one copy, from the receive buffer of the port it came by
-/// into the queues of those it leaves by; each queue is sent once a batch.
+/// into the queues of those it leaves by; each queue is sent once a batch. A function's frames are copied once out of
+/// the guest's memory, judged, and copied from there straight into the receive queues of the functions they leave to.
 public final class SwitchFabric: Sendable {
-    /// In the order of their numbers.
-    public let ports: [EthernetPort]
+    /// In the order of their numbers: links, then functions.
+    public let ports: [any SwitchedPort]
+    /// Ports to functions in this process.
+    public let functions: [FunctionPort]
+    private let links: [EthernetPort]
     private let core: Mutex<EthernetSwitch>
 
     /// - Parameters:
-    ///   - names: the ports, at most ``SwitchPort/maximumCount``.
+    ///   - names: the ports over sockets; with the functions at most ``SwitchPort/maximumCount``.
+    ///   - functions: the ports to functions in this process, whose worker runs on the same loop.
     ///   - report: called with one line when a port's peer breaks the framing.
     public init(
-        ports names: [String], loop: EventLoop, core: EthernetSwitch = EthernetSwitch(),
-        report: @escaping @Sendable (String) -> Void = { _ in }
+        ports names: [String], functions functionNames: [String] = [], loop: EventLoop,
+        core: EthernetSwitch = EthernetSwitch(), report: @escaping @Sendable (String) -> Void = { _ in }
     ) {
-        precondition(names.count <= SwitchPort.maximumCount, "a switch has at most 32 ports")
+        precondition(
+            names.count + functionNames.count <= SwitchPort.maximumCount, "a switch has at most 32 ports")
         self.core = Mutex(core)
-        ports = names.map { EthernetPort(named: $0, loop: loop, report: report) }
+        links = names.map { EthernetPort(named: $0, loop: loop, report: report) }
+        functions = functionNames.map { FunctionPort(named: $0, loop: loop) }
+        ports = links + functions
+        for (index, function) in functions.enumerated() {
+            let ingress = SwitchPort(rawValue: UInt8(names.count + index))
+            function.start(
+                FunctionPort.Handlers(
+                    frames: { [weak self] in self?.forward($0, from: ingress) },
+                    link: { [weak self] isUp in self?.core.withLock { $0.setLink(isUp, on: ingress) } }))
+        }
     }
 
     /// Begins to make the link of the port named `name`; unlinked ports stay down.
     public func start(_ name: String, _ source: LinkSource) throws(WireError) {
-        guard let index = ports.firstIndex(where: { $0.name == name }) else {
+        guard let index = links.firstIndex(where: { $0.name == name }) else {
             preconditionFailure("the switch has no port named \(name)")
         }
         let ingress = SwitchPort(rawValue: UInt8(index))
         let handlers = EthernetPort.Handlers(
             frames: { [weak self] frames in self?.forward(frames, from: ingress) },
             link: { [weak self] isUp in self?.core.withLock { $0.setLink(isUp, on: ingress) } })
-        try ports[index].start(source, handlers: handlers)
+        try links[index].start(source, handlers: handlers)
     }
 
     /// Ends all links.
-    public func stop() { for port in ports { port.stop() } }
+    public func stop() { for port in links { port.stop() } }
 
     /// Replaces the policy; every frame after the current batch is judged by the new one.
     public func setPolicy(_ policy: ForwardingPolicy) { core.withLock { $0.policy = policy } }
@@ -63,6 +78,28 @@ public final class SwitchFabric: Sendable {
             }
         }
         touched.forEach { ports[Int($0.rawValue)].flush() }
+        if dropped > 0 { ports[Int(ingress.rawValue)].countDropped(dropped) }
+    }
+
+    /// Forwards what a function sends: all frames are judged, then each port takes its share at once.
+    private func forward(_ stage: FrameStage, from ingress: SwitchPort) {
+        var touched: SwitchPortSet = []
+        var dropped = 0
+        core.withLock { core in
+            let now = MonotonicTime.now
+            for index in 0..<stage.count {
+                let decision = stage.withFrame(index) { core.decide($0, from: ingress, at: now) }
+                switch decision {
+                case .forward(let egress):
+                    touched.formUnion(egress)
+                    stage.setEgress(index, egress)
+                case .drop:
+                    stage.setEgress(index, [])
+                    dropped += 1
+                }
+            }
+        }
+        touched.forEach { ports[Int($0.rawValue)].deliver(stage, leavingBy: $0) }
         if dropped > 0 { ports[Int(ingress.rawValue)].countDropped(dropped) }
     }
 }

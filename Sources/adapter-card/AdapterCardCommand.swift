@@ -1,4 +1,4 @@
-// The network adapter: command line and QMP around the switch, the PCIe function and, as master, the verification.
+// The network adapter: command line and QMP around the switch, the PCIe functions and, as master, the verification.
 
 import Adapter
 public import ArgumentParser
@@ -9,6 +9,7 @@ import PCIe
 import QMP
 import Trust
 import VFIOUser
+import Virtio
 import Wire
 
 @main
@@ -17,14 +18,21 @@ struct AdapterCardCommand: ComponentCommand {
 
     static let configuration = CommandConfiguration(
         commandName: kind,
-        abstract: "The board's network adapter: a PCI Express function and the switch between its Ethernet ports.",
+        abstract: "The board's network adapter: virtio network functions and Ethernet ports on one switch.",
         discussion: """
+            Each of the ports pcie, pcie1 … pcie7 that has a socket is a virtio network function of its own.
+
             With --master it also verifies the board's firmware: it reads the flash through the security logic (port \
             spi) whenever that releases the adapter's reset (port sideband), and tells it the verdict.
 
             Example, alone, as a switch between two QEMU machines:
               adapter-card --listen eth-host=/tmp/a --listen eth-ext=/tmp/b
               qemu-system-riscv64 ... -netdev stream,id=n,server=off,addr.type=unix,addr.path=/tmp/a
+
+            Example, as a network card of a QEMU 10.1 or later:
+              adapter-card --listen pcie=/tmp/card --listen eth-ext=/tmp/b
+              qemu-system-x86_64 ... -device \\
+                '{"driver":"vfio-user-pci","socket":{"type":"unix","path":"/tmp/card"}}'
             """)
 
     /// The switch's ports, in the order of their numbers. Held by ComponentCatalog too.
@@ -35,7 +43,7 @@ struct AdapterCardCommand: ComponentCommand {
     @Flag(help: "Verify the board's firmware through the security logic.")
     var master = false
 
-    @Option(help: "Address of the network function: six octets, unicast.")
+    @Option(help: "Address of the first network function: six octets, unicast; the next ones count up.")
     var mac = MACAddress(rawValue: 0x5254_00AD_0001)
 
     func validate() throws {
@@ -46,9 +54,14 @@ struct AdapterCardCommand: ComponentCommand {
 
     func start(_ runtime: ComponentRuntime) throws {
         let verification = try makeVerification(runtime)
-        let fabric = try startSwitch(runtime)
-        let server = try startFunction(runtime, fabric, verification?.0)
-        register(runtime, fabric, verification?.0, server)
+        let listeners = try (0..<AdapterCard.functionCount).compactMap { number in
+            try runtime.listener(AdapterCard.port(of: number)).map { (number, $0) }
+        }
+        let (fabric, worker) = try startSwitch(runtime, functions: listeners.map { AdapterCard.port(of: $0.0) })
+        let functions = zip(listeners, fabric.functions).map { item, port in
+            startFunction(item.0, item.1, port, runtime, fabric, worker, verification?.0)
+        }
+        register(runtime, fabric, verification?.0, functions)
         let capture = CaptureSession(fabric.ports.map { .init(name: "\(runtime.name).\($0.name)", tap: $0.tap) })
         runtime.registerCapture(start: { try capture.start(path: $0) }, stop: { try capture.stop() })
         if let (verification, source) = verification {
@@ -61,10 +74,14 @@ struct AdapterCardCommand: ComponentCommand {
 
     // MARK: Switch
 
-    /// The switch has a thread of its own: frames never wait for a person at the control socket.
-    private func startSwitch(_ runtime: ComponentRuntime) throws -> SwitchFabric {
+    /// The switch has a thread of its own, which serves the functions' queues too: frames never wait for a person at the
+    /// control socket, and go from function to function without another thread.
+    private func startSwitch(
+        _ runtime: ComponentRuntime, functions: [String]
+    ) throws -> (SwitchFabric, VirtioWorker) {
         let loop = try EventLoop()
-        let fabric = SwitchFabric(ports: Self.ports, loop: loop) { runtime.log.warning("\($0)") }
+        let worker = VirtioWorker(loop: loop)
+        let fabric = SwitchFabric(ports: Self.ports, functions: functions, loop: loop) { runtime.log.warning("\($0)") }
         for port in Self.ports {
             if let listener = try runtime.listener(port) {
                 try fabric.start(port, .serves(listener))
@@ -74,33 +91,55 @@ struct AdapterCardCommand: ComponentCommand {
                 }
             }
         }
-        let thread = WorkerThread("switch") { loop.run() }
+        let thread = WorkerThread("switch") { worker.run() }
         runtime.onStop {
             fabric.stop()
             loop.stop()
             thread.join()
         }
-        return fabric
+        return (fabric, worker)
     }
 
-    // MARK: PCIe function
+    // MARK: PCIe functions
+
+    /// A network function and who serves it.
+    private struct Function: Sendable {
+        var port: FunctionPort
+        var net: VirtioNet
+        var virtio: VirtioFunction
+        var server: VFIOUserServer
+    }
+
+    /// Queue pairs of a function: as many harts of a guest send and receive without sharing.
+    private static let queuePairs = 4
 
     private func startFunction(
-        _ runtime: ComponentRuntime, _ fabric: SwitchFabric, _ verification: FirmwareVerification?
-    ) throws -> VFIOUserServer? {
-        guard let listener = try runtime.listener("pcie") else { return nil }
+        _ number: Int, _ listener: Listener, _ port: FunctionPort, _ runtime: ComponentRuntime, _ fabric: SwitchFabric,
+        _ worker: VirtioWorker, _ verification: FirmwareVerification?
+    ) -> Function {
+        let name = port.name
+        let net = VirtioNet.joined(
+            to: port, address: MACAddress(rawValue: mac.rawValue + UInt64(number)), queuePairs: Self.queuePairs)
         let (mac, isMaster) = (mac, master)
-        let endpoint = Endpoint(AdapterCard.description) { _ in
-            AdapterCard {
+        var made: VirtioFunction?
+        let endpoint = Endpoint(AdapterCard.description(of: net, function: number)) { bus in
+            let virtio = VirtioFunction(bus, device: net, worker: worker) { runtime.log.warning("\(name): \($0)") }
+            made = virtio
+            guard number == 0 else { return virtio }
+            return AdapterCard(virtio) {
                 AdapterRegisters(
                     mac: mac, isMaster: isMaster, verification: verification?.snapshot.register ?? .none,
                     ports: fabric.ports.map { AdapterRegisters.Port(isUp: $0.isUp, statistics: $0.statistics) })
             }
         }
-        let server = VFIOUserServer(listener: listener, device: endpoint) { runtime.log.warning("pcie: \($0)") }
+        guard let virtio = made else { preconditionFailure("the endpoint makes its model") }
+        let server = VFIOUserServer(listener: listener, device: endpoint) { runtime.log.warning("\(name): \($0)") }
         server.start()
-        runtime.onStop { server.stop() }
-        return server
+        runtime.onStop {
+            server.stop()
+            virtio.detach()
+        }
+        return Function(port: port, net: net, virtio: virtio, server: server)
     }
 
     // MARK: Verification
@@ -143,7 +182,7 @@ struct AdapterCardCommand: ComponentCommand {
 
     private func register(
         _ runtime: ComponentRuntime, _ fabric: SwitchFabric, _ verification: FirmwareVerification?,
-        _ server: VFIOUserServer?
+        _ functions: [Function]
     ) {
         let (mac, isMaster) = (mac, master)
         runtime.control.register(
@@ -151,7 +190,8 @@ struct AdapterCardCommand: ComponentCommand {
                 [
                     "mac": .string(mac.description),
                     "master": .bool(isMaster),
-                    "host-connected": .bool(server?.hasClient ?? false),
+                    "host-connected": .bool(functions.contains { $0.server.hasClient }),
+                    "functions": .array(functions.map(Self.json)),
                     "verification": verification?.snapshot.json ?? .null,
                 ]
             })
@@ -167,7 +207,21 @@ struct AdapterCardCommand: ComponentCommand {
     }
 }
 
-extension EthernetPort {
+extension AdapterCardCommand {
+    private static func json(_ function: Function) -> JSONValue {
+        let registers = function.virtio.registers
+        return [
+            "port": .string(function.port.name),
+            "mac": .string(function.net.address.description),
+            "host-connected": .bool(function.server.hasClient),
+            "driver-running": .bool(registers.isRunning),
+            "needs-reset": .bool(registers.status.contains(.deviceNeedsReset)),
+            "features": .string(registers.driverFeatures.description),
+        ]
+    }
+}
+
+extension SwitchedPort {
     fileprivate var json: JSONValue {
         let statistics = statistics
         return [

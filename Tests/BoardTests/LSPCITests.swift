@@ -43,7 +43,7 @@ import Wire
         #expect(
             all.split(separator: "\n").map { $0.prefix(23) } == [
                 "00:00.0 0600: 1b36:0008", "00:01.0 0604: 1b36:000c", "00:02.0 0604: 1b36:000c",
-                "01:00.0 0200: 1b36:0b0b", "02:00.0 1200: 1b36:0b0a",
+                "01:00.0 0200: 1af4:1041", "02:00.0 1200: 1b36:0b0a",
             ])
         #expect(try it.board.baseboard(["lspci", "--dump", "-"]).output == it.real(["-xxxx"]))
     }

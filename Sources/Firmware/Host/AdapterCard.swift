@@ -2,8 +2,15 @@
 ///
 /// Spec: docs/wiring.md "Adapter card".
 struct AdapterCard {
-    static let vendor: UInt16 = 0x1B36
-    static let device: UInt16 = 0x0B0B
+    /// A virtio network function made by us: vendor, device, and subsystem as one register reads them.
+    private static let vendor: UInt16 = 0x1AF4
+    private static let device: UInt16 = 0x1041
+    private static let subsystem: UInt32 = 0x0B0B_1B36
+
+    /// Any function of the card; function 0 has the registers.
+    static func owns(_ function: Function) -> Bool {
+        function.vendor == vendor && function.device == device && function.subsystem == subsystem
+    }
 
     private let registers: MMIO
 
@@ -74,7 +81,7 @@ extension Host {
         var index = 0
         while index < enumeration.functions.count {
             let function = enumeration.functions[index]
-            if function.vendor == AdapterCard.vendor, function.device == AdapterCard.device { show(function) }
+            if AdapterCard.owns(function), function.address.function == 0 { show(function) }
             index &+= 1
         }
     }

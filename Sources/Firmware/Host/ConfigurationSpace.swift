@@ -30,6 +30,8 @@ struct ConfigurationSpace {
         static let prefetchableLimit: UInt = 0x26
         static let prefetchableBaseUpper: UInt = 0x28
         static let prefetchableLimitUpper: UInt = 0x2C
+        /// Type 0 headers: subsystem vendor and subsystem.
+        static let subsystem: UInt = 0x2C
         static let ioBaseUpper: UInt = 0x30
         static let ioLimitUpper: UInt = 0x32
         static let capabilities: UInt = 0x34

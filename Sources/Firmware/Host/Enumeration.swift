@@ -23,6 +23,8 @@ struct Function: BitwiseCopyable {
     var device: UInt16 = 0
     /// Base class, subclass, programming interface.
     var classCode: UInt32 = 0
+    /// Subsystem vendor in the low half, subsystem in the high; 0 of a bridge.
+    var subsystem: UInt32 = 0
     var isBridge = false
     /// False while a base address register has no address: the function could not be driven and stays off.
     var isComplete = true
@@ -104,6 +106,7 @@ struct Enumeration {
         found.classCode = space.read32(address, Register.classRevision) >> 8
         let header = space.read8(address, Register.headerType) & 0x7F
         found.isBridge = header == 1
+        if header == 0 { found.subsystem = space.read32(address, Register.subsystem) }
         if let capability = space.capability(ConfigurationSpace.CapabilityID.pciExpress, of: address) {
             found.portType = UInt8(truncatingIfNeeded: space.read16(address, capability &+ 2) >> 4) & 0xF
         }

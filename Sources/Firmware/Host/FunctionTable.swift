@@ -90,13 +90,14 @@ struct FunctionTable {
 /// Spec: PCI Code and ID Assignment Specification, §1 (class codes).
 private enum Names {
     static func describe(_ function: Function) -> StaticString {
-        device(function.vendor, function.device) ?? port(function) ?? kind(function.classCode)
+        AdapterCard.owns(function)
+            ? "Baseboard adapter card"
+            : device(function.vendor, function.device) ?? port(function) ?? kind(function.classCode)
     }
 
     private static func device(_ vendor: UInt16, _ device: UInt16) -> StaticString? {
         switch (vendor, device) {
         case (0x1B36, OffloadCard.device): "Baseboard offload card"
-        case (0x1B36, AdapterCard.device): "Baseboard adapter card"
         case (0x1B36, 0x0008): "PCIe host bridge"
         case (0x1B36, 0x0001), (0x1B36, 0x000E): "PCI bridge"
         case (0x1B36, 0x0010): "NVMe controller"

@@ -1,6 +1,6 @@
 public import PCIe
 internal import Synchronization
-internal import VFIOUser
+public import VFIOUser
 internal import Wire
 
 /// A virtio device as a PCI Express function: the modern transport around a `VirtioDevice`.
@@ -44,6 +44,8 @@ public final class VirtioFunction: EndpointModel, VirtioWorker.Client {
     private let state: Mutex<State>
     private let attention = Atomic<UInt32>(0)
     private let kicks = Atomic<UInt64>(0)
+    /// One a queue: what a host signals in place of a write to the queue's notify register.
+    private let doorbells: [EventNotifier]
     private let quiescence = Monitor()
     /// Resets of the function asked for, and done by the worker; under `quiescence`.
     private let resetsAsked = Atomic<UInt64>(0)
@@ -65,11 +67,22 @@ public final class VirtioFunction: EndpointModel, VirtioWorker.Client {
             offered: device.features.union(.transport), queueSizes: device.queueSizes,
             vectors: Self.vectors(device))
         state = Mutex(State(common: common))
+        // Without descriptors for eventfds the host writes the registers.
+        let doorbells = device.queueSizes.compactMap { _ in try? EventNotifier() }
+        self.doorbells = doorbells.count == device.queueSizes.count ? doorbells : []
+        for (queue, doorbell) in self.doorbells.enumerated() {
+            try? worker.loop.add(doorbell.descriptor) { [weak self] _ in
+                if doorbell.drain() { self?.notify(queue) }
+            }
+        }
         worker.add(self)
     }
 
     /// Ends the data path; the worker does not know the function any more.
-    public func detach() { worker.remove(self) }
+    public func detach() {
+        worker.remove(self)
+        for doorbell in doorbells { worker.loop.remove(doorbell.descriptor) }
+    }
 
     /// One for changes of the configuration and one a queue.
     private static func vectors(_ device: any VirtioDevice) -> Int { device.queueSizes.count + 1 }
@@ -175,6 +188,15 @@ public final class VirtioFunction: EndpointModel, VirtioWorker.Client {
     }
 
     public func busChanged() { call(.bus) }
+
+    public func ioEvents(_ bar: Int) -> [RegionIOEvent] {
+        guard bar == TransportLayout.bar else { return [] }
+        return doorbells.enumerated().map { queue, doorbell in
+            RegionIOEvent(
+                offset: UInt64(TransportLayout.notify.offset + TransportLayout.notifyMultiplier * UInt32(queue)),
+                notifier: doorbell)
+        }
+    }
 
     // MARK: Worker's thread
 

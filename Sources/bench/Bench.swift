@@ -16,11 +16,14 @@ import QMP
     var json = false
 
     @Option(
-        help: "Run only the groups whose name begins with this: boot, memory, death, riscv, linux, vfio-user, block.")
+        help: "Only the groups whose name begins so: boot, memory, death, riscv, linux, vfio-user, block, network.")
     var only: String?
 
     @Option(help: .hidden)
     var vfioUserPeer: String?
+
+    @Flag(help: .hidden)
+    var networkPeer = false
 
     @Option(help: .hidden)
     var integerPeer: UInt64?
@@ -31,6 +34,7 @@ import QMP
     func run() throws {
         if let integerPeer { return try HartBench.runOnly(integerPeer, interpreted: interpreted) }
         if let vfioUserPeer { return try VFIOUserBench.serve(vfioUserPeer) }
+        if networkPeer { return try NetworkBench.serve() }
         var rows: [BenchRow] = []
         if !json { print(BenchRow.heading) }
         for group in Self.groups where only.map({ group.name.hasPrefix($0) }) ?? true {
@@ -56,5 +60,6 @@ import QMP
         Group(name: "linux", measure: LinuxBench.measure),
         Group(name: "vfio-user", measure: VFIOUserBench.measure),
         Group(name: "block", measure: BlockBench.measure),
+        Group(name: "network", measure: NetworkBench.measure),
     ]
 }

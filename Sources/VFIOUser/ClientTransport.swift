@@ -1,7 +1,23 @@
 internal import Synchronization
 internal import Wire
 
+/// The way from other threads to a transport that may end at any time.
+///
+/// Not a weak reference: an object that has one pays twice for each retain and release, which is on the way of every
+/// message. Whoever owns the transport calls `close`, which clears this, before it lets go.
+@safe private final class TransportReference: Sendable {
+    private let transport = unsafe Mutex<Unmanaged<ClientTransport>?>(nil)
+
+    func set(_ transport: ClientTransport) { unsafe self.transport.withLock { unsafe $0 = .passUnretained(transport) } }
+    func clear() { unsafe transport.withLock { unsafe $0 = nil } }
+
+    // Safety: until `clear` the owner holds the transport, and clearing waits for this lock.
+    func take() -> ClientTransport? { unsafe transport.withLock { unsafe $0?.takeUnretainedValue() } }
+}
+
 /// How a client's commands and their replies travel.
+///
+/// The owner calls `close` before it lets go.
 @safe final class ClientTransport: @unchecked Sendable {
     let link: MessageLink
     let memory: (any ClientMemory)?
@@ -18,7 +34,7 @@ internal import Wire
     // The next four: protected by `turn`.
     private var nextIdentifier: UInt16 = 0
     private var transfer = Capabilities.defaultTransfer
-    private var lastReply = MonotonicTime(nanoseconds: 0)
+    private var lastReply: UInt64 = 0
     // Safety: 32 bytes for a command's header and fixed part; allocated in init, freed in deinit.
     private let head: UnsafeMutableRawBufferPointer
 
@@ -28,6 +44,7 @@ internal import Wire
     }
 
     private let twin = Mutex(Twin())
+    private let reference = TransportReference()
     private let exported = Mutex(ExportedMemory())
     /// The server's commands come on the main socket, unasked too. Protected by `turn`.
     private var servesInBand = false
@@ -42,6 +59,7 @@ internal import Wire
         self.onGone = onGone
         unsafe head = .allocate(byteCount: 32, alignment: 64)
         socket.setReceiveTimeout(timeout)
+        reference.set(self)
     }
 
     deinit { unsafe head.deallocate() }
@@ -57,6 +75,7 @@ internal import Wire
         }
         guard first else { return }
         isGone.store(true, ordering: .releasing)
+        reference.clear()
         LinkWatcher.shared?.forget(link.socket)
         link.socket.shutdown()
         twin.withLock { twin in
@@ -79,13 +98,15 @@ internal import Wire
         turn.lock()
         servesInBand = inBand
         turn.unlock()
-        LinkWatcher.shared?.watch(link.socket) { [weak self] in self?.hungUp() }
+        LinkWatcher.shared?.watch(link.socket) { [reference] in reference.take()?.hungUp() }
         if isGone.load(ordering: .acquiring) { LinkWatcher.shared?.forget(link.socket) }
         guard inBand else { return }
         let socket = link.socket
-        WorkerThread("vfio-user-dma") { [weak self] in
+        WorkerThread("vfio-user-dma") { [reference] in
             // The end of the link is readable too.
-            while (try? socket.wait(for: .readable, until: nil)) != nil, let self, self.serveUnasked() {}
+            while (try? socket.wait(for: .readable, until: nil)) != nil, let transport = reference.take(),
+                transport.serveUnasked()
+            {}
         }
     }
 
@@ -275,10 +296,10 @@ internal import Wire
             unsafe try link.send(
                 UnsafeRawBufferPointer(rebasing: head[..<(16 + fixed)]), body, descriptors: descriptors)
             if noReply { return nil }
-            let now = MonotonicTime.now
+            let now = RoughTime.now
             // A server that was left alone for longer than it polls is asleep. Polling for its answer would only keep
             // a core from it: on a busy machine that doubles the round trip.
-            let polling = now.nanoseconds &- lastReply.nanoseconds < Self.attention
+            let polling = now &- lastReply < Self.attention
             while true {
                 // Safety: the reply is used only inside the closure.
                 let outcome = unsafe try link.receive(polling: polling) { message, came in
@@ -287,11 +308,11 @@ internal import Wire
                 switch outcome {
                 case nil: return fail("it closed the link in answer to \(command)")
                 case .done?:
-                    lastReply = .now
+                    lastReply = RoughTime.now
                     if servesInBand { try serveBuffered() }
                     return nil
                 case .refused(let error)?:
-                    lastReply = .now
+                    lastReply = RoughTime.now
                     return .refused(command, error)
                 case .wrong(let reason)?: return fail(reason)
                 case .command(let message)?: try answer(message, on: link)
@@ -382,13 +403,13 @@ internal import Wire
         }
         if isClosed { return socket.shutdown() }
         let commands = MessageLink(socket: socket, tap: LinkTap())
-        WorkerThread("vfio-user-dma") { [weak self] in
+        WorkerThread("vfio-user-dma") { [reference] in
             while let message = unsafe try? commands.receive({ message, _ in unsafe [UInt8](message) }) {
-                guard let self else { return }
+                guard let transport = reference.take() else { return }
                 do throws(WireError) {
-                    try self.answer(message, on: commands)
+                    try transport.answer(message, on: commands)
                 } catch {
-                    return self.close("twin socket: \(error)")
+                    return transport.close("twin socket: \(error)")
                 }
             }
         }

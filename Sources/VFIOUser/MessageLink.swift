@@ -4,25 +4,39 @@ internal import Wire
 ///
 /// Sending may happen on several threads: a lock keeps messages whole. Receiving belongs to one thread at a time;
 /// who that is, the owner decides.
-final class MessageLink: @unchecked Sendable {
+@safe final class MessageLink: @unchecked Sendable {
     /// The longest message: a header, an access's fixed part and the data of one transfer.
     static let maximumMessage = MessageHeader.size + RegionAccess.size + Capabilities.defaultTransfer
 
     let socket: Socket
     private let tap: LinkTap
     private let sending = Monitor()
-    // Safety: touched only by the thread that receives.
-    private var reader: MessageReader
-    private var injected: [[UInt8]] = []
+    private struct Receiving: ~Copyable {
+        var reader: MessageReader
+        var injected: [[UInt8]] = []
+    }
+
+    // Safety: allocated in init, freed in deinit, touched only by the thread that receives. Behind a pointer because
+    // each access to a class's variable asks the runtime whether another one is under way: 400 instructions a message.
+    private let receiving: UnsafeMutablePointer<Receiving>
 
     init(socket: Socket, tap: LinkTap, wait: AdaptiveWait = AdaptiveWait()) {
         self.socket = socket
         self.tap = tap
-        reader = MessageReader(socket: socket, framing: .vfioUser(maximum: Self.maximumMessage), wait: wait)
+        unsafe receiving = .allocate(capacity: 1)
+        unsafe receiving.initialize(
+            to: Receiving(
+                reader: MessageReader(socket: socket, framing: .vfioUser(maximum: Self.maximumMessage), wait: wait)))
+    }
+
+    deinit {
+        // Safety: initialised in init, and nobody receives any more.
+        unsafe receiving.deinitialize(count: 1)
+        unsafe receiving.deallocate()
     }
 
     /// True when a whole message is here already. The receiving thread's.
-    var hasMessage: Bool { !injected.isEmpty || reader.hasWholeMessage }
+    var hasMessage: Bool { unsafe !receiving.pointee.injected.isEmpty || receiving.pointee.reader.hasWholeMessage }
 
     /// Sends one whole message, in two parts if it has them.
     func send(
@@ -58,15 +72,16 @@ final class MessageLink: @unchecked Sendable {
         _ body: (UnsafeRawBufferPointer, [Descriptor]) -> Result
     ) throws(WireError) -> Result? {
         while true {
-            if !injected.isEmpty {
-                let message = injected.removeFirst()
+            if unsafe !receiving.pointee.injected.isEmpty {
+                let message = unsafe receiving.pointee.injected.removeFirst()
                 // What stands in for a message on an impaired link may be too short to be one: it is dropped.
                 guard message.count >= MessageHeader.size else { continue }
                 return unsafe message.withUnsafeBytes { unsafe body($0, []) }
             }
             var verdict = LinkVerdict.pass
             // Safety: the message is used only inside the closure.
-            let result = unsafe try reader.next(until: deadline, polling: polling) { message, descriptors -> Result? in
+            let result = unsafe try receiving.pointee.reader.next(until: deadline, polling: polling) {
+                message, descriptors -> Result? in
                 let message = UnsafeRawBufferPointer(message)
                 unsafe verdict = tap.inspect(message, .received)
                 return verdict == .pass ? unsafe body(message, descriptors) : nil
@@ -75,7 +90,7 @@ final class MessageLink: @unchecked Sendable {
             switch verdict {
             case .pass: return result
             case .drop: continue
-            case .replace(let messages): injected += messages
+            case .replace(let messages): unsafe receiving.pointee.injected += messages
             case .disconnect:
                 socket.shutdown()
                 return nil

@@ -124,9 +124,10 @@ extension ServerConnection {
         guard access.region < UInt32(regions.count), Int(access.count) <= Capabilities.defaultTransfer else {
             throw .invalid
         }
-        let region = regions[Int(access.region)]
-        guard access.offset + UInt64(access.count) <= region.length,
-            write ? region.isWritable : region.isReadable
+        // Field by field: a copy of the region would retain its descriptor.
+        let place = Int(access.region)
+        guard access.offset + UInt64(access.count) <= regions[place].length,
+            write ? regions[place].isWritable : regions[place].isReadable
         else { throw .invalid }
     }
 

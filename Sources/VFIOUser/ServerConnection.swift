@@ -20,13 +20,18 @@ internal import Wire
     static let maximumQueue = 256
 
     private let monitor = Monitor()
-    // The next six: protected by `monitor`.
-    private var isReading = false
-    private var sleepers = 0
-    private var queue: [(message: [UInt8], descriptors: [Descriptor])] = []
-    private var isClosed = false
-    private var awaited: UInt16?
-    private var answer: [UInt8]?
+    private struct Shared {
+        var isReading = false
+        var sleepers = 0
+        var queue: [(message: [UInt8], descriptors: [Descriptor])] = []
+        var isClosed = false
+        var awaited: UInt16?
+        var answer: [UInt8]?
+    }
+
+    // Safety: allocated in init, freed in deinit, protected by `monitor`. Behind a pointer for the same reason as
+    // `MessageLink.receiving`.
+    private let shared: UnsafeMutablePointer<Shared>
 
     /// One DMA message at a time.
     private let turn = Monitor()
@@ -52,11 +57,15 @@ internal import Wire
         self.device = device
         self.regions = regions
         self.log = log
+        unsafe shared = .allocate(capacity: 1)
+        unsafe shared.initialize(to: Shared())
         unsafe command = .allocate(byteCount: MessageLink.maximumMessage, alignment: 64)
         unsafe reply = .allocate(byteCount: MessageLink.maximumMessage, alignment: 64)
     }
 
     deinit {
+        unsafe shared.deinitialize(count: 1)
+        unsafe shared.deallocate()
         unsafe command.deallocate()
         unsafe reply.deallocate()
     }
@@ -72,8 +81,8 @@ internal import Wire
     /// Ends the link from any thread, with one log line if there is a reason.
     func close(_ reason: String?) {
         monitor.lock()
-        let first = !isClosed
-        isClosed = true
+        let first = unsafe !shared.pointee.isClosed
+        unsafe shared.pointee.isClosed = true
         monitor.broadcast()
         monitor.unlock()
         guard first else { return }
@@ -103,24 +112,24 @@ internal import Wire
     private func nextCommand() -> (size: Int, descriptors: [Descriptor])? {
         monitor.lock()
         while true {
-            if isClosed {
+            if unsafe shared.pointee.isClosed {
                 monitor.unlock()
                 return nil
             }
-            if !queue.isEmpty {
-                let (message, descriptors) = queue.removeFirst()
+            if unsafe !shared.pointee.queue.isEmpty {
+                let (message, descriptors) = unsafe shared.pointee.queue.removeFirst()
                 monitor.unlock()
                 // Safety: no message is longer than `command`.
                 unsafe message.withUnsafeBytes { unsafe command.copyMemory(from: $0) }
                 return (message.count, descriptors)
             }
-            if isReading {
-                sleepers += 1
+            if unsafe shared.pointee.isReading {
+                unsafe shared.pointee.sleepers += 1
                 monitor.wait()
-                sleepers -= 1
+                unsafe shared.pointee.sleepers -= 1
                 continue
             }
-            isReading = true
+            unsafe shared.pointee.isReading = true
             monitor.unlock()
             let incoming = receiveOne(forServing: true, until: nil)
             monitor.lock()
@@ -154,8 +163,8 @@ internal import Wire
 
     /// Gives the reading role back. The lock is held.
     private func stopReading() {
-        isReading = false
-        if sleepers > 0 { monitor.broadcast() }
+        unsafe shared.pointee.isReading = false
+        if unsafe shared.pointee.sleepers > 0 { monitor.broadcast() }
     }
 
     /// Hands on what was read. The lock is held, and let go of only to close the link.
@@ -163,14 +172,14 @@ internal import Wire
         var reason: String?
         switch incoming {
         case .queued(let message, let descriptors):
-            queue.append((message, descriptors))
-            if queue.count <= Self.maximumQueue { return }
+            unsafe shared.pointee.queue.append((message, descriptors))
+            if unsafe shared.pointee.queue.count <= Self.maximumQueue { return }
             reason = "more than \(Self.maximumQueue) commands wait for the device"
         case .reply(let message):
             let identifier = unsafe message.withUnsafeBytes { unsafe MessageHeader(RawSpan(_unsafeBytes: $0)).id }
-            if awaited == identifier {
-                awaited = nil
-                answer = message
+            if unsafe shared.pointee.awaited == identifier {
+                unsafe shared.pointee.awaited = nil
+                unsafe shared.pointee.answer = message
                 monitor.broadcast()
                 return
             }
@@ -278,8 +287,8 @@ internal import Wire
         _ head: [UInt8], _ data: UnsafeRawBufferPointer, _ identifier: UInt16, _ deadline: MonotonicTime
     ) -> [UInt8]? {
         monitor.lock()
-        awaited = identifier
-        answer = nil
+        unsafe shared.pointee.awaited = identifier
+        unsafe shared.pointee.answer = nil
         monitor.unlock()
         do throws(WireError) {
             try unsafe head.span.withUnsafeBytes { (raw) throws(WireError) in unsafe try link.send(raw, data) }
@@ -288,22 +297,22 @@ internal import Wire
         }
         monitor.lock()
         defer {
-            awaited = nil
+            unsafe shared.pointee.awaited = nil
             monitor.unlock()
         }
         while true {
-            if let answer {
-                self.answer = nil
+            if let answer = unsafe shared.pointee.answer {
+                unsafe shared.pointee.answer = nil
                 return answer
             }
-            if isClosed { return nil }
+            if unsafe shared.pointee.isClosed { return nil }
             var isLate = false
-            if isReading {
-                sleepers += 1
+            if unsafe shared.pointee.isReading {
+                unsafe shared.pointee.sleepers += 1
                 isLate = !monitor.wait(until: deadline.nanoseconds)
-                sleepers -= 1
+                unsafe shared.pointee.sleepers -= 1
             } else {
-                isReading = true
+                unsafe shared.pointee.isReading = true
                 monitor.unlock()
                 let incoming = receiveOne(forServing: false, until: deadline)
                 monitor.lock()
@@ -311,7 +320,7 @@ internal import Wire
                 if case .timedOut = incoming { isLate = true }
                 take(incoming)
             }
-            if isLate, answer == nil, !isClosed {
+            if isLate, unsafe shared.pointee.answer == nil, unsafe !shared.pointee.isClosed {
                 monitor.unlock()
                 close("no reply to a DMA message")
                 monitor.lock()

@@ -61,7 +61,7 @@ extension Socket {
     ) throws(WireError) -> Received {
         let budget = wait.takeBudget()
         if budget > 0 {
-            let end = MonotonicTime.now.nanoseconds &+ budget
+            let start = RoughTime.now
             repeat {
                 // Safety: as `receive(into:descriptors:waiting:)`.
                 let received = unsafe try receive(into: buffer, descriptors: &descriptors, waiting: false)
@@ -70,13 +70,13 @@ extension Socket {
                     return received
                 }
                 relax()
-            } while MonotonicTime.now.nanoseconds < end
+            } while RoughTime.now &- start < budget
         }
-        let start = MonotonicTime.now.nanoseconds
+        let start = RoughTime.now
         if let deadline { try self.wait(for: .readable, until: deadline) }
         // Safety: as `receive(into:descriptors:waiting:)`.
         let received = unsafe try receive(into: buffer, descriptors: &descriptors, waiting: true)
-        wait.sleepWon(polled: budget, slept: MonotonicTime.now.nanoseconds &- start)
+        wait.sleepWon(polled: budget, slept: RoughTime.now &- start)
         return received
     }
 }

@@ -107,10 +107,10 @@ enum VFIOUserBench {
         return [
             .ratio(
                 "vfio-user REGION_READ, both awake", awake.value / 1000, "us", reference: "polled socketpair ping-pong",
-                awake.reference / 1000, .lower, than: 2),
+                awake.reference / 1000, .lower, than: 1.5),
             .ratio(
                 "vfio-user REGION_READ, asleep", asleep.value / 1000, "us", reference: "blocking socketpair ping-pong",
-                asleep.reference / 1000, .lower, than: 1.2),
+                asleep.reference / 1000, .lower, than: 1.05),
         ]
     }
 

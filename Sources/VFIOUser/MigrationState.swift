@@ -90,7 +90,16 @@ public struct MigrationData: Hashable, Sendable {
         guard UInt64(argsz) >= UInt64(MigrationData.size) + UInt64(count) else { throw .invalid }
     }
 
-    /// Reads a write's request or a read's reply. Refused: a payload that is not exactly the data.
+    /// Reads a read's reply. Refused: a payload below 8 bytes or shorter than the data. It may be longer: libvfio-user
+    /// pads what it read to what was wanted.
+    public init(reply payload: RawSpan) throws(ErrorNumber) {
+        guard payload.byteCount >= MigrationData.size else { throw .invalid }
+        argsz = payload.uint32(at: 0)
+        count = payload.uint32(at: 4)
+        guard UInt64(count) <= UInt64(payload.byteCount - MigrationData.size) else { throw .invalid }
+    }
+
+    /// Reads a write's request. Refused: a payload that is not exactly the data.
     public init(withData payload: RawSpan) throws(ErrorNumber) {
         guard payload.byteCount >= MigrationData.size else { throw .invalid }
         argsz = payload.uint32(at: 0)

@@ -74,10 +74,10 @@ extension VFIOUserClient {
             let (reply, _) = try transport.ask(
                 .migrationDataRead, Self.payload(MigrationData.size) { request.encode(into: &$0) })
             // Safety: bytes have no padding.
-            guard let data = try? MigrationData(withData: unsafe reply.span.bytes), Int(data.count) <= count,
+            guard let data = try? MigrationData(reply: unsafe reply.span.bytes), Int(data.count) <= count,
                 Int(data.count) <= limit - all.count
             else { throw transport.fail("its MIG_DATA_READ reply is malformed or too long") }
-            all += reply[MigrationData.size...]
+            all += reply[MigrationData.size..<MigrationData.size + Int(data.count)]
             if Int(data.count) < count { return all }
         }
     }

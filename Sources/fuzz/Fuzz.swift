@@ -1,4 +1,5 @@
 import ArgumentParser
+import Glibc
 import VFIOUserFuzz
 
 /// Feeds a library random messages: `scripts/fuzz` builds this with the address sanitizer.
@@ -35,14 +36,20 @@ import VFIOUserFuzz
         guard messages > 0 else { throw ValidationError("--messages: one at least") }
     }
 
+    /// One line, at once: a run is long and may be watched in a file.
+    private static func tell(_ line: String) {
+        print("fuzz: " + line)
+        fflush(nil)
+    }
+
     func run() throws {
         let seed = seed ?? .random(in: 0...UInt64.max)
-        print("fuzz: seed \(seed)")
+        Self.tell("seed \(seed)")
         if side != .client {
-            print(try ServerFuzz.run(messages: messages, seed: seed) { print("fuzz: server: \($0)") })
+            print(try ServerFuzz.run(messages: messages, seed: seed) { Self.tell("server: \($0)") })
         }
         if side != .server {
-            print(try ClientFuzz.run(messages: messages, seed: seed) { print("fuzz: client: \($0)") })
+            print(try ClientFuzz.run(messages: messages, seed: seed) { Self.tell("client: \($0)") })
         }
     }
 }

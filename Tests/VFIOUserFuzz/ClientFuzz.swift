@@ -165,17 +165,17 @@ private final class FuzzServer: @unchecked Sendable {
         var (reply, descriptors) = generator.reply(request, payload)
         var header = request.reply(payload: reply.count)
         var goesOn = true
-        switch generator.random.below(1200) {
-        case 0..<60 where request.command != .version:
+        switch generator.random.below(2400) {
+        case 0..<120 where request.command != .version:
             header = request.refusal(ErrorNumber(rawValue: UInt32(generator.random.below(100))))
             reply = []
-        case 60: header.id &+= 1
-        case 61: header.command = VFIOUserCommand(rawValue: UInt16(generator.random.below(20)))
-        case 62:
+        case 120: header.id &+= 1
+        case 121: header.command = VFIOUserCommand(rawValue: UInt16(generator.random.below(20)))
+        case 122:
             header.flags ^= 1 << UInt32(generator.random.below(6))
             // It became a command: the reply never comes.
             if header.isCommand { goesOn = false }
-        case 63:
+        case 123:
             header.messageSize = generator.random.word32()
             goesOn = false
         default: break

@@ -42,8 +42,8 @@ struct ReplyGenerator {
             payload += data
         default: break
         }
-        random.spoil(&payload, once: 80)
-        if random.once(in: 60) { descriptors += [Descriptor](repeating: other, count: random.below(4)) }
+        random.spoil(&payload, once: 250)
+        if random.once(in: 100) { descriptors += [Descriptor](repeating: other, count: random.below(4)) }
         return (payload, descriptors)
     }
 

@@ -70,6 +70,23 @@ struct FeatureTests {
         }
     }
 
+    @Test func `a reply of migration data may be padded, not short`() throws {
+        let wire = bytes([u32(10), u32(2)])
+        for padding in [0, 1, 100] {
+            let padded = wire + [1, 2] + [UInt8](repeating: 0, count: padding)
+            #expect(try MigrationData(reply: padded.span.bytes).count == 2)
+        }
+        #expect(refusal(wire + [1]) { (raw) throws(ErrorNumber) in _ = try MigrationData(reply: raw) } == .invalid)
+        #expect(refusal(wire[..<7]) { (raw) throws(ErrorNumber) in _ = try MigrationData(reply: raw) } == .invalid)
+        let client = try VFIOUserClient(
+            socket: scripted { peer, header in
+                guard header.command == .migrationDataRead else { return false }
+                try peer.send(header.reply(payload: 16), wire + [5, 6, 0, 0, 0, 0, 0, 0])
+                return true
+            })
+        #expect(try client.readMigrationData() == [5, 6])
+    }
+
     // MARK: States
 
     @Test(
@@ -226,7 +243,7 @@ struct FeatureTests {
             (bytes([u32(8), u32(0x6_0001)]), .notSupported),
             (bytes([u32(8), u32(0x1_0009)]), .notSupported), (bytes([u32(64), u32(0x1_0008)]), .invalid),
             (bytes([u32(64), u32(0x1_0008), u64(0), u64(4096), u64(4096)]), .invalid),
-            (bytes([u32(9), u32(0x2_0007), u8(1)]), .invalid), (bytes([u32(8), u32(0x2_0006)]), .invalid),
+            (bytes([u32(8), u32(0x2_0006)]), .invalid),
         ] as [([UInt8], ErrorNumber)])
     func `a feature request that cannot be done is refused and the link stays`(
         payload: [UInt8], error: ErrorNumber
@@ -285,6 +302,8 @@ struct FeatureTests {
         #expect(try client.dirtyPages(address: IOVirtualAddress(0x10_0000), length: 0x10000) == [0b1000])
         #expect(try client.dirtyPages(address: IOVirtualAddress(base), length: 1 << 20) == [0, 0, 0, 0])
         try client.stopDMALogging()
+        try client.startDMALogging()
+        try client.stopDMALogging()
         #expect(throws: VFIOUserError.refused(.deviceFeature, .invalid)) {
             try client.dirtyPages(address: IOVirtualAddress(base), length: 4096)
         }
@@ -331,6 +350,12 @@ struct FeatureTests {
         #expect(try peer.reply().payload == bytes([u32(24), u32(0x2_0006), u64(4096), u32(0), u32(0)]))
         try peer.command(.deviceFeature, bytes([u32(.max), u32(0x1_0008), u64(0), u64(1 << 60), u64(4096)]))
         #expect(try peer.reply().header.refusal == .tooBig)
+        // STOP may repeat START's data.
+        let stop = bytes([u32(24), u32(0x2_0007), u64(4096), u32(0), u32(0)])
+        try peer.command(.deviceFeature, stop)
+        #expect(try peer.reply().payload == stop)
+        try peer.command(.deviceFeature, bytes([u32(64), u32(0x1_0008), u64(0), u64(4096), u64(4096)]))
+        #expect(try peer.reply().header.refusal == .invalid)
 
         let other = try ServedDevice()
         let client = try other.client()

@@ -271,6 +271,7 @@ public enum ComponentCatalog {
             SettingDescription(
                 "mac", .macAddress,
                 help: "address of the first network function, the others count up; 52:54:00:ad:00:01"),
+            SettingDescription("split-rings", .boolean, help: "functions offer no packed rings; false"),
         ])
 
     private static let offloadCard = ComponentKind(

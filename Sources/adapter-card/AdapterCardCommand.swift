@@ -46,6 +46,9 @@ struct AdapterCardCommand: ComponentCommand {
     @Option(help: "Address of the first network function: six octets, unicast; the next ones count up.")
     var mac = MACAddress(rawValue: 0x5254_00AD_0001)
 
+    @Flag(help: "Offer the functions' drivers split rings only, as older devices do.")
+    var splitRings = false
+
     func validate() throws {
         guard !mac.isMulticast, mac != .unspecified else {
             throw ValidationError("--mac \(mac): a port needs a unicast address, e.g. 52:54:00:ad:00:01")
@@ -121,9 +124,12 @@ struct AdapterCardCommand: ComponentCommand {
         let net = VirtioNet.joined(
             to: port, address: MACAddress(rawValue: mac.rawValue + UInt64(number)), queuePairs: Self.queuePairs)
         let (mac, isMaster) = (mac, master)
+        let offering = splitRings ? VirtioFeatures.transport.subtracting(.packedRing) : .transport
         var made: VirtioFunction?
         let endpoint = Endpoint(AdapterCard.description(of: net, function: number)) { bus in
-            let virtio = VirtioFunction(bus, device: net, worker: worker) { runtime.log.warning("\(name): \($0)") }
+            let virtio = VirtioFunction(bus, device: net, worker: worker, offering: offering) {
+                runtime.log.warning("\(name): \($0)")
+            }
             made = virtio
             guard number == 0 else { return virtio }
             return AdapterCard(virtio) {

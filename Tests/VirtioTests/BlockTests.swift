@@ -139,6 +139,31 @@ struct BlockTests {
         #expect(disk.request(0, sector: 0, in: 512)?.status == 1)
     }
 
+    @Test func `a request that is held back is gone with its queue's reset`() throws {
+        let disk = try BlockRig(RingKind.all[1])
+        let driver = disk.rig.driver
+        _ = disk.store.faults.add(BlockFault(.delay(.milliseconds(100)), operations: [.read], remaining: 1))
+        disk.rig.memory.store(UInt32(0), BlockRig.head)
+        disk.rig.memory.store(UInt64(0), BlockRig.head + 8)
+        _ = disk.queue.added(
+            .init(Memory.base + UInt64(BlockRig.head), 16),
+            .init(Memory.base + UInt64(BlockRig.data), 512, writable: true),
+            .init(Memory.base + UInt64(BlockRig.status), 1, writable: true))
+        if disk.queue.publish() { driver.kick(0) }
+        let store = disk.store
+        #expect(eventually { store.faults.entries.first?.hits == 1 })
+        driver.write(driver.common, CommonField.queueSelect, 2, 0)
+        driver.write(driver.common, CommonField.queueReset, 2, 1)
+        #expect(eventually { driver.read(driver.common, CommonField.queueReset, 2) == 0 })
+        disk.queue = disk.rig.queue(0x8000, size: 32, RingKind.all[1])
+        driver.enable(0, disk.queue)
+        // One answer to one request, although the other one's time has come.
+        #expect(disk.request(0, in: 512)?.status == 0)
+        let start = MonotonicTime.now
+        #expect(eventually { MonotonicTime.now.since(start) > .milliseconds(150) })
+        #expect(!disk.queue.hasUsed && disk.request(0, in: 512)?.status == 0)
+    }
+
     @Test func `a request without a head needs a reset`() throws {
         let disk = try BlockRig(RingKind.all[1])
         _ = disk.queue.added(.init(Memory.base, 15), .init(Memory.base, 1, writable: true))

@@ -209,6 +209,40 @@ struct NetTests {
         near.shutdown()
     }
 
+    @Test func `a function with a link of its own carries frames both ways and shows the link's state`() throws {
+        let loop = try EventLoop()
+        let worker = VirtioWorker(loop: loop)
+        let thread = WorkerThread("virtio") { worker.run() }
+        defer {
+            loop.stop()
+            thread.join()
+        }
+        let port = EthernetPort(named: "eth0", loop: loop)
+        let (near, far) = try Socket.pair()
+        let net = try VirtioNet.joined(to: port, .connected(far), address: NetRig.addresses[0])
+        let node = try NetNode(net, worker: worker, RingKind.all[3])
+        node.post()
+        #expect(eventually { net.isLinkUp })
+        #expect(node.rig.driver.read(node.rig.driver.device, NetConfigurationField.status, 2) == 1)
+        let outbound = NetRig.frame(0, 1, (0..<100).map { UInt8($0) })
+        node.send(outbound)
+        var buffer = [UInt8](repeating: 0, count: 200)
+        var descriptors: [Descriptor] = []
+        let count = try buffer.withUnsafeMutableBytes { raw in
+            try near.receive(into: raw, descriptors: &descriptors, waiting: true)
+        }
+        #expect(count == .bytes(4 + outbound.count) && Array(buffer[4..<4 + outbound.count]) == outbound)
+        for number: UInt8 in 0..<100 {
+            let inbound = NetRig.frame(1, 0, [UInt8](repeating: number, count: 60 + Int(number)))
+            try inbound.withUnsafeBytes { try near.send($0.prefixed()) }
+            #expect(node.next()?.frame == inbound)
+            node.post()
+        }
+        near.shutdown()
+        #expect(eventually { !net.isLinkUp })
+        #expect(node.rig.driver.read(node.rig.driver.device, NetConfigurationField.status, 2) == 0)
+    }
+
     @Test func `an impairment of a function's port drops, replaces and cuts`() throws {
         let rig = try NetRig(RingKind.all[1])
         let seen = Observer()

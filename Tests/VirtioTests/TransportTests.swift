@@ -147,6 +147,31 @@ struct TransportTests {
         #expect(rig.log.all.isEmpty)
     }
 
+    @Test func `a queue is reset before the device runs too`() throws {
+        let rig = try FunctionRig(EchoDevice())
+        let driver = rig.driver
+        try driver.negotiate(RingKind.all[1].features)
+        driver.enable(0, rig.queue(0, RingKind.all[1]))
+        driver.write(driver.common, CommonField.queueReset, 2, 1)
+        #expect(eventually { driver.read(driver.common, CommonField.queueReset, 2) == 0 })
+        #expect(driver.read(driver.common, CommonField.queueSize, 2) == 64)
+    }
+
+    @Test func `garbage without end is reported once a second`() throws {
+        let rig = try FunctionRig(EchoDevice())
+        for _ in 0..<20 {
+            try rig.driver.negotiate(RingKind.all[1].features)
+            var queue = rig.queue(0, RingKind.all[1])
+            rig.driver.enable(0, queue)
+            rig.driver.start()
+            _ = queue.added(.init(0x1000, 4), .init(Memory.base, 4, writable: true))
+            if queue.publish() { rig.driver.kick(0) }
+            let isStopped = eventually { rig.driver.status.contains(.deviceNeedsReset) }
+            try #require(isStopped)
+        }
+        #expect((1...5).contains(rig.log.all.count), "\(rig.log.all)")
+    }
+
     @Test func `a reset stops the device and it starts anew, a thousand times`() throws {
         let device = EchoDevice()
         let rig = try FunctionRig(device)

@@ -101,6 +101,8 @@ public final class VirtioBlock: VirtioDevice {
         working.queues = nil
     }
 
+    public func queueReset(_ queue: Int) { working.held.removeAll { $0.queue == queue } }
+
     public func serve(_ index: Int, _ queues: QueueSet) -> Bool {
         let isLate = working.held.isEmpty ? false : serveHeld(index, queues)
         let isBusy = queues.withQueue(index) { (queue, memory) throws(RingFault) in

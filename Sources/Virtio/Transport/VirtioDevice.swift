@@ -20,6 +20,8 @@ public protocol VirtioDevice: AnyObject, Sendable {
     func start(_ queues: QueueSet)
     /// The driver has reset the device or went away, or a ring was garbage. The queues are not touched any more.
     func stop()
+    /// The driver has reset one queue: its requests that are not completed are gone.
+    func queueReset(_ queue: Int)
     /// Serves requests of a queue, a bounded number in one call. Returns false when there was nothing to do.
     ///
     /// Called after a notification, and then again and again while it returns true and a little longer.
@@ -32,5 +34,6 @@ extension VirtioDevice {
     public func accepts(_ features: VirtioFeatures) -> Bool { true }
     public func readConfiguration(_ offset: Int, into bytes: inout MutableRawSpan) { bytes.fill(with: 0) }
     public func writeConfiguration(_ offset: Int, from bytes: RawSpan) {}
+    public func queueReset(_ queue: Int) {}
     public func wantsNotifications(_ queue: Int) -> Bool { true }
 }

@@ -52,19 +52,28 @@ public final class VirtioFunction: EndpointModel, VirtioWorker.Client {
     private let resetsDone = Atomic<UInt64>(0)
 
     // Safety: unchecked because only the worker's thread uses it.
-    private final class Running: @unchecked Sendable { var queues: QueueSet? }
+    private final class Running: @unchecked Sendable {
+        var queues: QueueSet?
+        /// When a line was reported last, and how many were not since.
+        var reported: MonotonicTime?
+        var unreported = 0
+    }
     private let running = Running()
 
-    /// - Parameter report: given one line when a ring turns out to be garbage. Called on the worker's thread.
+    /// - Parameters:
+    ///   - offering: the transport's features; less than all for drivers that shall not use some.
+    ///   - report: given one line when a ring turns out to be garbage, at most one a second. Called on the worker's
+    ///     thread.
     public init(
-        _ bus: EndpointBus, device: any VirtioDevice, worker: VirtioWorker, report: @escaping @Sendable (String) -> Void
+        _ bus: EndpointBus, device: any VirtioDevice, worker: VirtioWorker, offering: VirtioFeatures = .transport,
+        report: @escaping @Sendable (String) -> Void
     ) {
         self.bus = bus
         self.device = device
         self.worker = worker
         self.report = report
         let common = CommonConfiguration(
-            offered: device.features.union(.transport), queueSizes: device.queueSizes,
+            offered: device.features.union(offering), queueSizes: device.queueSizes,
             vectors: Self.vectors(device))
         state = Mutex(State(common: common))
         // Without descriptors for eventfds the host writes the registers.
@@ -275,12 +284,14 @@ public final class VirtioFunction: EndpointModel, VirtioWorker.Client {
     }
 
     private func followQueues() {
-        guard let queues = running.queues else { return }
         for (index, queue) in registers.queues.enumerated() {
             if queue.isResetting {
-                queues.disable(index)
+                if let queues = running.queues, queues.isEnabled(index) {
+                    queues.disable(index)
+                    device.queueReset(index)
+                }
                 state.withLock { $0.common.finishQueueReset(index) }
-            } else if queue.isEnabled, !queues.isEnabled(index) {
+            } else if queue.isEnabled, let queues = running.queues, !queues.isEnabled(index) {
                 queues.enable(index, queue)
             }
         }
@@ -300,9 +311,20 @@ public final class VirtioFunction: EndpointModel, VirtioWorker.Client {
             return state.common.status.contains(.driverOK)
         }
         device.stop()
-        report("queue \(queue): \(fault): the device needs a reset")
+        complain("queue \(queue): \(fault): the device needs a reset")
         // Spec: virtio 1.2 §2.1.2: a driver that is running is told by a configuration change.
         if tells { changeConfiguration() }
+    }
+
+    /// One line a second at most: a guest may break its rings as fast as it can.
+    private func complain(_ line: String) {
+        if let reported = running.reported, MonotonicTime.now.since(reported) < .seconds(1) {
+            running.unreported += 1
+            return
+        }
+        report(running.unreported == 0 ? line : "\(line) (and \(running.unreported) times more since the last line)")
+        running.reported = .now
+        running.unreported = 0
     }
 
     // MARK: Interrupts

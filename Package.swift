@@ -101,10 +101,13 @@ let package = Package(
             "adapter-card",
             ["Adapter", "Ethernet", "PCIe", "QMP", "Serprog", "Sideband", "Trust", "VFIOUser", "Virtio", "Wire"]),
         component(
-            "offload-card", ["BlockStore", "NVMe", "Offload", "PCIe", "QMP", "VFIOUser", "Virtio", "Wire"]),
+            "offload-card",
+            ["BlockStore", "Ethernet", "NVMe", "Offload", "PCIe", "QMP", "VFIOUser", "Virtio", "Wire"]),
         .executableTarget(
             name: "bench",
-            dependencies: ["Ethernet", "PCIe", "RISCV", "Machine", "QMP", "VFIOUser", "Virtio", "Wire", argumentParser],
+            dependencies: [
+                "Ethernet", "PCIe", "RISCV", "Machine", "QMP", "VFIOUser", "Virtio", "Wire", argumentParser,
+            ],
             path: "Sources/bench", swiftSettings: common),
         .executableTarget(
             name: "fuzz", dependencies: ["VFIOUserFuzz", argumentParser], path: "Sources/fuzz", swiftSettings: common),

@@ -278,6 +278,8 @@ public enum ComponentCatalog {
         name: "offload-card",
         ports: [
             PortDescription("pcie", .pcie, .serves),
+            PortDescription("pcie-net", .pcie, .serves),
+            PortDescription("eth0", .ethernet, .either),
             PortDescription("pcie-disk", .pcie, .serves),
             PortDescription("pcie-console", .pcie, .serves),
             PortDescription("pcie-rng", .pcie, .serves),
@@ -288,6 +290,7 @@ public enum ComponentCatalog {
             SettingDescription("model", .text(maximum: 16), help: "model that IDENTIFY answers"),
             SettingDescription(
                 "serial", .text(maximum: 16), help: "serial number that IDENTIFY answers; the disk's too"),
+            SettingDescription("mac", .macAddress, help: "address of pcie-net; 52:54:00:0f:00:01"),
             SettingDescription(
                 "disk", .file(remedy: "`truncate -s 64M FILE` makes an empty one"), help: "what pcie-disk holds; none"),
             SettingDescription(

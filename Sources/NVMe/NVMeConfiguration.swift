@@ -56,6 +56,13 @@ public struct NVMeSnapshot: Sendable {
         case shutdown
     }
 
+    /// A command that did not succeed.
+    public struct Failure: Hashable, Sendable {
+        public var queue: Int
+        public var opcode: UInt8
+        public var status: NVMeStatus
+    }
+
     public var state: State
     /// Why it is fatal.
     public var reason: String?
@@ -63,6 +70,7 @@ public struct NVMeSnapshot: Sendable {
     public var completionQueues: Int
     public var commands: UInt64
     public var failedCommands: UInt64
+    public var lastFailure: Failure?
     public var resets: UInt64
     /// Whether the host writes doorbells to memory. Spec: NVM Express 1.4 §7.13.
     public var usesShadowDoorbells: Bool

@@ -72,7 +72,8 @@ public final class NVMeController: EndpointModel {
                 state: state, reason: engine.fatalReason,
                 submissionQueues: engine.submission.count(where: \.isOpen),
                 completionQueues: engine.completion.count(where: \.isOpen), commands: engine.commands,
-                failedCommands: engine.failures, resets: engine.resets, usesShadowDoorbells: engine.shadow != nil,
+                failedCommands: engine.failures, lastFailure: engine.lastFailure,
+                resets: engine.resets, usesShadowDoorbells: engine.shadow != nil,
                 delayed: engine.delayed.count, temperature: engine.temperature)
         }
     }

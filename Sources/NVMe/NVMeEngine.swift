@@ -47,6 +47,7 @@ final class NVMeEngine {
     // For the health log and for people; kept over resets.
     var commands: UInt64 = 0
     var failures: UInt64 = 0
+    var lastFailure: NVMeSnapshot.Failure?
     var resets: UInt64 = 0
     var temperature: UInt16 = 310
     let powerOn = MonotonicTime.now
@@ -280,6 +281,7 @@ final class NVMeEngine {
         var status = status
         if status != .success {
             failures &+= 1
+            lastFailure = NVMeSnapshot.Failure(queue: index, opcode: command.opcode, status: status)
             recordError(command, index, status)
             // More: the error log has an entry. Spec: NVM Express 1.4 §4.6.1 bit 30.
             status.rawValue |= 1 << 13

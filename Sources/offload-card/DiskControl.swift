@@ -134,6 +134,12 @@ struct NVMeDisk: DiskFunction {
             "submission-queues": .integer(Int64(snapshot.submissionQueues)),
             "completion-queues": .integer(Int64(snapshot.completionQueues)),
             "commands": .unsigned(snapshot.commands), "failed-commands": .unsigned(snapshot.failedCommands),
+            "last-failure": snapshot.lastFailure.map { failure in
+                [
+                    "queue": .integer(Int64(failure.queue)), "opcode": .integer(Int64(failure.opcode)),
+                    "status": .integer(Int64(failure.status.rawValue & 0x7FF)),
+                ]
+            } ?? .null,
             "resets": .unsigned(snapshot.resets), "delayed-commands": .integer(Int64(snapshot.delayed)),
             "shadow-doorbells": .bool(snapshot.usesShadowDoorbells),
             "temperature": .integer(Int64(snapshot.temperature)),

@@ -20,7 +20,7 @@ struct OffloadCardCommand: ComponentCommand {
         commandName: kind,
         abstract: "The board's virtualization offload device: PCI Express functions, each behind a vfio-user socket.",
         discussion: """
-            Port pcie takes a ring of commands in the host's memory, pcie-disk is a disk, pcie-console a serial line to \
+            Port pcie takes a ring of commands in the host's memory, pcie-net is a network card at port eth0, pcie-disk a disk, pcie-console a serial line to \
             port console, pcie-rng a source of random numbers. Serve any of them.
 
             Example, a disk alone, for QEMU 10.1 or later:
@@ -40,6 +40,8 @@ struct OffloadCardCommand: ComponentCommand {
 
     @OptionGroup(title: "Disk") var diskOptions: DiskOptions
 
+    @OptionGroup(title: "Network") var netOptions: NetOptions
+
     /// What IDENTIFY answers as firmware version: that of the command set of docs/wiring.md.
     private static let firmwareVersion = "1.0"
 
@@ -51,11 +53,13 @@ struct OffloadCardCommand: ComponentCommand {
     }
 
     func start(_ runtime: ComponentRuntime) throws {
-        let functions = [try startRing(runtime), try startDisk(runtime)].compactMap { $0 } + (try startVirtio(runtime))
+        let functions =
+            [try startRing(runtime), try startNet(runtime), try startDisk(runtime)].compactMap { $0 }
+            + (try startVirtio(runtime))
         guard !functions.isEmpty else {
             throw ComponentError.message(
-                "no function has a socket to serve: give --listen PORT=PATH for some of pcie, pcie-disk, "
-                    + "pcie-console, pcie-rng")
+                "no function has a socket to serve: give --listen PORT=PATH for some of pcie, pcie-net, "
+                    + "pcie-disk, pcie-console, pcie-rng")
         }
         runtime.control.register(
             QMPCommand("query-functions") { _ throws(QMPError) in .array(functions.map(\.json)) })

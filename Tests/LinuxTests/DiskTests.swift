@@ -20,30 +20,36 @@ struct DiskTests {
         Disk(interface: "virtio-blk", device: "/dev/vda", driver: "virtio-pci"),
     ]
 
-    /// A host at whose first root port is a card with a disk of 64 MiB.
+    /// A host at whose first root port is a card with a disk of 16 MiB.
     final class Bench {
         let folder = TemporaryFolder()
         let card: ComponentProcess
         let host: LoneHost
         var console: GuestConsole { host.console }
 
-        init(_ disk: Disk, harts: Int = 2, _ arguments: [String] = []) throws {
+        init(_ disk: Disk, _ arguments: [String] = []) throws {
             let path = folder.file("disk.img")
             let file = try Descriptor.open(path, flags: 0x42)
-            try file.writeAll([UInt8](repeating: 0xA5, count: 64 << 20))
+            try file.writeAll([UInt8](repeating: 0xA5, count: 16 << 20))
             card = try ComponentProcess(
                 "offload-card", in: folder, listens: ["pcie-disk"],
                 ["--disk", path, "--disk-interface", disk.interface] + arguments)
             host = try LoneHost([
-                "--kernel", Guest.kernel, "--initrd", Guest.deviceInitramfs, "--harts", "\(harts)", "--connect",
+                "--kernel", Guest.kernel, "--initrd", Guest.deviceInitramfs, "--connect",
                 "rp0=\(folder.file("offload-card.pcie-disk"))",
             ])
             try Guest.waitForShell(host.console)
-            try #require(
-                try console.run(
-                    "i=0; while [ ! -b \(disk.device) ] && [ $i -lt 500 ]; do usleep 20000; i=$((i+1)); done; "
-                        + "[ -b \(disk.device) ]"
-                ).status == 0, "no \(disk.device)")
+            try waitForDevice(disk)
+        }
+
+        /// Waits until Linux has the disk, or has it no more: some ten seconds at most.
+        func waitForDevice(_ disk: Disk, isThere: Bool = true) throws {
+            let condition = "[ \(isThere ? "" : "! ")-b \(disk.device) ]"
+            try run("i=0; until \(condition) || [ $i -ge 500 ]; do usleep 20000; i=$((i+1)); done; \(condition)")
+        }
+
+        func hostQMP(_ command: String, _ arguments: [String: JSONValue]) throws {
+            _ = try QMPClient(path: host.folder.file("control")).execute(command, arguments)
         }
 
         /// Runs a command that must end with status 0; its output.
@@ -70,19 +76,19 @@ struct DiskTests {
     @Test(arguments: disks)
     func `random reads and writes are as written, and a file system made there is whole`(_ disk: Disk) throws {
         let bench = try Bench(disk)
-        #expect(try bench.run("cat /sys/class/block/\(disk.device.dropFirst(5))/size") == "131072\n")
-        let check = try bench.run("iocheck \(disk.device) 4000 4 \(UInt32.random(in: 1...(.max)))")
+        #expect(try bench.run("cat /sys/class/block/\(disk.device.dropFirst(5))/size") == "32768\n")
+        let check = try bench.run("iocheck \(disk.device) 2000 4 \(UInt32.random(in: 1...(.max)))")
         #expect(check.contains("iocheck: all as written"), "\(check)")
         try bench.run("mkfs.ext4 -q -F \(disk.device)")
         try bench.run("mount -t ext4 \(disk.device) /mnt")
-        try bench.run("seq 1 200000 >/mnt/a && mkdir /mnt/d && cp /mnt/a /mnt/d/b && sync && rm /mnt/a && fstrim /mnt")
+        try bench.run("seq 1 100000 >/mnt/a && mkdir /mnt/d && cp /mnt/a /mnt/d/b && sync && rm /mnt/a && fstrim /mnt")
         try bench.run("umount /mnt")
         let fsck = try bench.run("e2fsck -fn \(disk.device)")
         #expect(fsck.contains("Pass 5"), "\(fsck)")
         // What was written is there after another mount, and is what was meant.
         try bench.run("mount -t ext4 -o ro \(disk.device) /mnt")
         let sums = try bench.run("sha256sum </mnt/d/b")
-        #expect(try sums == TestKit.run("/bin/sh", ["-c", "seq 1 200000 | sha256sum"]).output)
+        #expect(try sums == TestKit.run("/bin/sh", ["-c", "seq 1 100000 | sha256sum"]).output)
         try bench.run("umount /mnt")
         let state = try bench.qmp("query-disk")
         #expect(state["failures"] == 0 && state["state"] == "ready", "\(state)")
@@ -101,11 +107,33 @@ struct DiskTests {
             try bench.run("echo \(address) >\(folder)/unbind; wait; [ ! -b \(disk.device) ]")
             #expect(!(try bench.run("cat /tmp/check")).contains("not what was written"))
             try bench.run("echo \(address) >\(folder)/bind")
-            try bench.run(
-                "i=0; while [ ! -b \(disk.device) ] && [ $i -lt 500 ]; do usleep 20000; i=$((i+1)); done; "
-                    + "[ -b \(disk.device) ]")
+            try bench.waitForDevice(disk)
             #expect(try bench.run("iocheck \(disk.device) 200").contains("all as written"))
         }
+        try bench.end()
+    }
+
+    /// Debian builds its kernel for riscv64 without pciehp: a shell does what that does, it takes the device away and looks
+    /// for new ones. NVMe's card is pulled out first, as by surprise. virtio_blk waits for its requests without end when
+    /// its device vanishes (Linux's own weakness, on any machine), so its device is taken away first.
+    @Test(arguments: disks)
+    func `a disk taken away under load gives errors and no hang, and one plugged in again works`(_ disk: Disk) throws {
+        let bench = try Bench(disk)
+        try bench.run("iocheck \(disk.device) 100000000 4 >/tmp/check 2>&1 & usleep 300000; true")
+        let isSurprise = disk.interface == "nvme"
+        if isSurprise { try bench.hostQMP("device_del", ["id": "card0", "surprise": true]) }
+        try bench.run("echo 1 >/sys/bus/pci/devices/0000:01:00.0/remove")
+        try bench.run("wait; true")
+        if !isSurprise { try bench.hostQMP("device_del", ["id": "card0", "surprise": true]) }
+        let check = try bench.run("cat /tmp/check")
+        #expect(check.contains("FAILED") && !check.contains("not what"), "\(check)")
+        try bench.waitForDevice(disk, isThere: false)
+        #expect(eventually { (try? bench.qmp("query-disk")["host-connected"]) == false })
+        try bench.hostQMP(
+            "device_add", ["bus": "rp0", "path": .string(bench.folder.file("offload-card.pcie-disk"))])
+        try bench.run("echo 1 >/sys/bus/pci/rescan")
+        try bench.waitForDevice(disk)
+        #expect(try bench.run("iocheck \(disk.device) 200").contains("all as written"))
         try bench.end()
     }
 

@@ -21,7 +21,7 @@ enum Guest {
     /// Waits until the shell asks for a command; what was printed before. (What is typed earlier, login throws away.)
     @discardableResult
     static func waitForShell(_ console: GuestConsole) throws -> String {
-        let boot = try console.wait(for: "Baseboard guest: ready\r\n")
+        let boot = try console.wait(for: "Baseboard guest: ready\r\n", within: .seconds(180))
         try console.wait(for: "~ # ")
         return boot
     }

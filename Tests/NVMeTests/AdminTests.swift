@@ -169,6 +169,7 @@ struct AdminTests {
         #expect(host.status == 1 && host.log.all.isEmpty)
         let snapshot = host.controller.snapshot
         #expect(snapshot.failedCommands == count && snapshot.submissionQueues == 2)
+        #expect(snapshot.lastFailure?.opcode == 0x7C && snapshot.lastFailure?.queue == 0)
     }
 
     @Test func `features hold what is set, and a reset forgets it`() throws {

@@ -27,6 +27,8 @@ struct DiskProcessTests {
         (["--listen", "pcie-disk=FOLDER/x", "--disk-size", "1MiB", "--disk-interface", "scsi"], "virtio-blk"),
         (["--listen", "pcie-disk=FOLDER/x", "--disk-size", "1MiB", "--disk-read-only"], "without --disk"),
         (["--listen", "pcie=FOLDER/x", "--disk", "FOLDER/disk"], "give --listen pcie-disk=PATH too"),
+        (["--listen", "pcie=FOLDER/x", "--listen", "eth0=FOLDER/y"], "give --listen pcie-net=PATH too"),
+        (["--listen", "pcie-net=FOLDER/x", "--mac", "01:00:5e:00:00:01"], "unicast"),
     ]
 
     @Test(arguments: mistakes.indices)
@@ -82,7 +84,9 @@ struct DiskProcessTests {
             ["effect": "error", "offset": -1], ["effect": "error", "length": 0], ["effect": "error", "count": 0],
         ]
         for arguments in nonsense {
-            #expect(throws: QMPClient.Failure.self, "\(arguments)") { try execute("disk-inject-fault", arguments).get() }
+            #expect(throws: QMPClient.Failure.self, "\(arguments)") {
+                try execute("disk-inject-fault", arguments).get()
+            }
         }
         let first = try execute(
             "disk-inject-fault", ["effect": "error", "operations": ["read"], "offset": 512, "length": 512, "count": 2]

@@ -158,7 +158,8 @@ package struct FunctionProfile: Sendable {
             guard length > 0 else { continue }
             let flags = word(ConfigurationRegister.baseAddress0 + index * 4)
             if flags & BaseAddressBits.space != 0 {
-                guard length <= 4096 else {
+                // More than the 256 bytes of the specification, because others are less strict.
+                guard length <= 0x8000 else {
                     remarks.append("BAR \(index) has \(length) bytes of I/O space: left out")
                     continue
                 }

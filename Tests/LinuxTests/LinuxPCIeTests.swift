@@ -150,3 +150,71 @@ struct LinuxPCIeTests {
         #expect(next.isRunning)
     }
 }
+
+/// The drivers of real devices on the board's slots: NVMe and virtio functions of the cards.
+@Suite(.serialized, .enabled(if: Guest.isFetched, "run scripts/fetch-guest"))
+struct LinuxDriverTests {
+    private static let sum = "dd if=/dev/nvme0n1 bs=64k count=64 2>/dev/null | sha256sum"
+
+    /// The disk's card, served at a path.
+    private func disk(_ path: String, file: String) throws -> RunningProcess {
+        let process = try RunningProcess(
+            binary("offload-card"), ["--listen", "pcie-disk=\(path)", "--disk", file, "--die-with-parent"])
+        try #require(eventually { access(path, F_OK) == 0 }, "\(process.text)")
+        return process
+    }
+
+    @Test func `drivers are bound again and again, recover from a fatal error, and lose their card under load`() throws
+    {
+        let folder = TemporaryFolder()
+        var generator = SeededGenerator.fresh()
+        try Data(generator.bytes(8 << 20)).write(to: URL(filePath: folder.file("disk.img")))
+        let content = try run("/bin/sh", ["-c", "head -c 4194304 \(folder.file("disk.img")) | sha256sum"]).output
+        let card = try disk(folder.file("disk"), file: folder.file("disk.img"))
+        let adapter = try RunningProcess(
+            binary("adapter-card"), ["--listen", "pcie=\(folder.file("net"))", "--die-with-parent"])
+        try #require(eventually { access(folder.file("net"), F_OK) == 0 }, "\(adapter.text)")
+        let host = try LoneHost([
+            "--kernel", Guest.kernel, "--initrd", Guest.deviceInitramfs, "--connect", "rp0=\(folder.file("disk"))",
+            "--connect", "rp1=\(folder.file("net"))",
+        ])
+        let console = host.console
+        try Guest.waitForShell(console)
+        let control = try QMPClient(path: host.folder.file("control"))
+        _ = try console.run("disk() { until [ -b /dev/nvme0n1 ]; do usleep 10000; done; }; disk")
+        #expect(try console.run(Self.sum).output == content)
+
+        // Unbound and bound again.
+        for (driver, address, times) in [("nvme", "0000:01:00.0", 3), ("virtio-pci", "0000:02:00.0", 10)] {
+            let path = "/sys/bus/pci/drivers/\(driver)"
+            let loop =
+                "n=0; while [ $n -lt \(times) ]; do echo \(address) >\(path)/unbind && echo \(address) >\(path)/bind"
+            #expect(try console.run("\(loop) || break; n=$((n+1)); done; [ $n = \(times) ]").status == 0)
+        }
+        _ = try console.run("disk")
+        #expect(try console.run(Self.sum + "; ls -1 /sys/class/net").output == content + "eth0\nlo\n")
+        // Reset while bound: both drivers prepare and come back.
+        for address in ["0000:01:00.0", "0000:02:00.0"] {
+            #expect(
+                try console.run("for n in 1 2 3; do echo 1 >/sys/bus/pci/devices/\(address)/reset; done").status == 0)
+        }
+        #expect(try console.run(Self.sum).output == content)
+        // A fatal error: Linux resets the link, and NVMe goes on.
+        _ = try control.execute("pcie_aer_inject_error", ["id": "card0", "error_status": "fatal"])
+        try console.wait(for: "AER: device recovery successful")
+        #expect(try console.run(Self.sum).output == content)
+        // The disk's process dies while it is read: the reader alone has an error, and a new process takes its place.
+        try console.type("while dd if=/dev/nvme0n1 of=/dev/null bs=4k 2>/dev/null; do :; done & echo rea''ding")
+        try console.wait(for: "reading\r\n")
+        card.signal(SIGKILL)
+        let event = try control.waitForEvent("DEVICE_DELETED", until: .after(.seconds(20)))
+        #expect(event.data["device"] == "card0")
+        _ = try console.run("echo 1 >/sys/bus/pci/devices/0000:01:00.0/remove; wait")
+        unlink(folder.file("disk"))
+        let next = try disk(folder.file("disk"), file: folder.file("disk.img"))
+        _ = try control.execute("device_add", ["bus": "rp0", "path": .string(folder.file("disk"))])
+        _ = try console.run("echo 1 >/sys/bus/pci/rescan; disk")
+        #expect(try console.run(Self.sum).output == content)
+        #expect(next.isRunning && adapter.isRunning && host.process.isRunning)
+    }
+}

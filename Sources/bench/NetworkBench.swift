@@ -47,10 +47,10 @@ enum NetworkBench {
     /// One function's driver: all buffers in one piece of shared memory.
     private struct Node {
         static let base: UInt64 = 0x1_0000_0000
-        static let places: UInt16 = 256
+        static let places: UInt16 = VirtioNet.queueSize
         static let slot = 2048
         private static let receiveSlots = 1 << 20
-        private static let transmitSlots = 2 << 20
+        private static let transmitSlots = 3 << 20
 
         let driver: VirtioDriver
         let memory: SharedMemory
@@ -61,7 +61,7 @@ enum NetworkBench {
         private var nextSlot = 0
 
         init(_ socket: Socket, packed: Bool) throws {
-            let memory = try SharedMemory(create: "bench-net", size: 4 << 20)
+            let memory = try SharedMemory(create: "bench-net", size: 5 << 20)
             let client = try VFIOUserClient(socket: socket)
             try client.mapDMA(
                 address: IOVirtualAddress(Self.base), length: UInt64(memory.size), descriptor: memory.descriptor)
@@ -143,8 +143,8 @@ enum NetworkBench {
         }
     }
 
-    /// Frames under way: below the rings' 256 places, so that none is ever lost for want of a buffer.
-    private static let window = 192
+    /// Frames under way: fewer than the rings' places, so that none is ever lost for want of a buffer.
+    private static let window = 960
 
     /// Frames a second of `length` bytes, over so many.
     private static func run(_ nodes: inout [Node], length: Int, count: Int) throws -> Double {

@@ -38,8 +38,9 @@ public final class VirtioNet: VirtioDevice, FrameSink {
 
     /// Frames that may wait for receive buffers.
     public static let backlogBytes = 256 << 10
-    /// Places of the receive and transmit queues.
-    public static let queueSize: UInt16 = 256
+    /// Places of the receive and transmit queues, at most: what a busy machine's two sides can do while the other one
+    /// does not run.
+    public static let queueSize: UInt16 = 1024
     /// Mbit/s that the configuration tells; nothing is held back to it.
     static let speed: UInt32 = 10_000
 

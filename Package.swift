@@ -114,7 +114,7 @@ let package = Package(
 
         // The cards in QEMU (scripts/interop-qemu).
         .executableTarget(
-            name: "interop", dependencies: ["Component", "QMP", "Wire", argumentParser], swiftSettings: common),
+            name: "interop", dependencies: ["QMP", "Wire", argumentParser], swiftSettings: common),
 
         // Tests, one folder a library or executable; Board boots whole ones.
         .target(name: "TestKit", dependencies: ["QMP", "Wire"], path: "Tests/TestKit", swiftSettings: common),

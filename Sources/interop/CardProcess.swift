@@ -80,7 +80,8 @@ final class CardProcess {
         _ kind: String, _ name: String, _ folder: WorkFolder, _ ports: [String], _ arguments: [String]
     ) throws -> LoggedProcess {
         let own = CommandLine.arguments[0].split(separator: "/", omittingEmptySubsequences: false).dropLast()
-        let program = (own.isEmpty ? "." : own.joined(separator: "/")) + "/" + kind
+        let beside = own.isEmpty ? "." : own.joined(separator: "/")
+        let program = (ProcessInfo.processInfo.environment["BASEBOARD_BIN_DIR"] ?? beside) + "/" + kind
         return try LoggedProcess(
             program,
             (ports + ["control"]).flatMap { ["--listen", "\($0)=\(folder.file("\(name).\($0)"))"] }

@@ -42,6 +42,14 @@ struct DiskPart {
         return try guest.eventually("basename $(ls -d \(folder)/\(pattern)) | grep .")
     }
 
+    /// The disk can be read, and written again with what it holds.
+    func check() throws {
+        let disk = "/dev/\(try disk())"
+        try guest.run(
+            "dd if=\(disk) of=/tmp/piece bs=64k count=16 2>/dev/null && dd if=/tmp/piece of=\(disk) conv=fsync 2>/dev/null "
+                + "&& dd if=\(disk) bs=64k count=16 iflag=direct 2>/dev/null | cmp - /tmp/piece")
+    }
+
     private func fileSystem() throws -> String {
         let disk = "/dev/\(try disk())"
         try guest.run("mkfs.ext4 -q -F \(disk)", within: .seconds(120))

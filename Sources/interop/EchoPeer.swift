@@ -32,9 +32,15 @@ struct EchoPeer {
         self.network = network
     }
 
-    /// What the guest does to be answered and to answer.
+    /// What the guest does to be reached and to answer. It knows our address: while Linux asks for one, it drops what
+    /// its queue for the question does not hold.
     func guestSetup(_ interface: String) -> String {
-        "ip addr add 192.168.\(network).2/24 dev \(interface); ip link set \(interface) up"
+        let address = Self.address.map { byte in
+            let digits = String(byte, radix: 16)
+            return digits.count == 1 ? "0" + digits : digits
+        }.joined(separator: ":")
+        return "ip addr replace 192.168.\(network).2/24 dev \(interface) && ip link set \(interface) up "
+            + "&& arp -i \(interface) -s 192.168.\(network).1 \(address)"
     }
 
     /// Sends so many requests, `window` of them at a time under way; waits for each answer `patience` long at most.

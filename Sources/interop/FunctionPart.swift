@@ -4,6 +4,18 @@ import Wire
 
 /// One function of a card in a slot of the guest.
 struct CardFunction {
+    enum Kind {
+        /// Nothing that Linux has a driver for. The word at the beginning of base address register 0, where it has one.
+        case plain(identity: String)
+        /// How Linux names the block device under the function's folder, for the shell.
+        case disk(driver: String, pattern: String)
+        /// The card's Ethernet port that leads to it, and the third byte of the addresses there.
+        case network(port: String, number: UInt8)
+        /// The card's port with its other end.
+        case console(port: String)
+        case random
+    }
+
     /// The slot's name, and the part of the report.
     var slot: String
     var card: CardProcess
@@ -14,9 +26,7 @@ struct CardFunction {
     var classCode: String
     /// Words that `lspci -vvv` says of it.
     var decoded: [String]
-    var hasMSIX = true
-    /// A register that tells what it is, in memory space: base address register, offset, value.
-    var identity: (bar: Int, offset: UInt64, value: String)?
+    var kind: Kind
 }
 
 struct FunctionPart {
@@ -25,13 +35,14 @@ struct FunctionPart {
     let report: Report
 
     private var slot: String { function.slot }
+    private var isVirtio: Bool { function.vendor == 0x1AF4 }
 
     /// `resets`: how many of each kind.
     func run(resets: Int) {
         report.step(slot, "lspci shows what it is") { try identify() }
         report.step(slot, "its configuration space is the same twice, and read by lspci -F") { try readTwice() }
-        if function.identity != nil {
-            report.step(slot, "its registers answer in memory space") { try readRegisters() }
+        if case .plain(let identity) = function.kind {
+            report.step(slot, "its registers answer in memory space") { try readRegisters(identity) }
         }
         for method in ["flr", "bus"] {
             report.step(slot, "\(resets) resets (\(method)), and it answers after each") { try reset(method, resets) }
@@ -60,14 +71,13 @@ struct FunctionPart {
         return "4096 bytes"
     }
 
-    func readRegisters() throws -> String {
-        guard let identity = function.identity else { return "" }
-        let address = try guest.address(slot)
-        let folder = "/sys/bus/pci/devices/\(address)"
+    @discardableResult
+    func readRegisters(_ identity: String) throws -> String {
+        let folder = "/sys/bus/pci/devices/\(try guest.address(slot))"
         try guest.run("[ $(cat \(folder)/enable) -gt 0 ] || echo 1 >\(folder)/enable")
-        let place = try guest.run("sed -n '\(identity.bar + 1)s/ .*//p' \(folder)/resource")
-        let value = try guest.run("devmem $((\(place) + \(identity.offset))) 32")
-        guard value == identity.value else { throw Failure("\(value) instead of \(identity.value)") }
+        let place = try guest.run("sed -n '1s/ .*//p' \(folder)/resource")
+        let value = try guest.run("devmem \(place) 32")
+        guard value == identity else { throw Failure("\(value) instead of \(identity)") }
         return value
     }
 
@@ -79,13 +89,18 @@ struct FunctionPart {
             throw Failure("Linux knows these ways to reset it: '\(methods)'")
         }
         try guest.run("echo \(method) >\(folder)/reset_method")
+        // Not every driver of virtio's takes a reset that it did not ask for.
+        let driver =
+            isVirtio ? try guest.run("if [ -e \(folder)/driver ]; then basename $(readlink \(folder)/driver); fi") : ""
+        if !driver.isEmpty { try guest.run("echo \(address) >/sys/bus/pci/drivers/\(driver)/unbind") }
         let wanted = "0x\(hexadecimal(function.vendor))"
         let loop =
             "i=0; while [ $i -lt \(count) ]; do echo 1 >\(folder)/reset || exit 1; "
             + "[ 0x$(setpci -s \(address) VENDOR_ID) = \(wanted) ] || exit 2; i=$((i + 1)); done"
         // Linux itself waits a tenth of a second for each, a second for a bus.
         try guest.run(loop, within: .seconds(60 + count * 3))
-        if function.identity != nil { _ = try readRegisters() }
+        if !driver.isEmpty { try guest.run("echo \(address) >/sys/bus/pci/drivers/\(driver)/bind") }
+        if case .plain(let identity) = function.kind { try readRegisters(identity) }
         return ""
     }
 }

@@ -24,8 +24,9 @@ final class Guest {
     /// Memory is one shared file, as vfio-user needs it; there is no KVM, so that it runs anywhere. Slots are the root
     /// ports' own (native PCI Express hot-plug): with ACPI's, QEMU's ports never show an active link, and Linux gives up
     /// bus resets.
-    init(files: String, in folder: WorkFolder, slots: [Slot], more: [String] = []) throws {
+    init(files: String, slots: [Slot], more: [String] = []) throws {
         self.slots = slots
+        let folder = try WorkFolder()
         self.folder = folder
         var arguments = [
             "-nodefaults", "-no-user-config", "-display", "none", "-no-reboot",
@@ -60,7 +61,7 @@ final class Guest {
         guard let (control, line) = connections else { throw Failure("QEMU did not start: \(process.text)") }
         (self.control, self.line) = (control, line)
         // The guest's first answer is to nothing: it is there.
-        _ = try answer(within: .seconds(120))
+        _ = try answer(within: .seconds(300))
     }
 
     private static func device(_ slot: Slot) -> [String: JSONValue] {
@@ -81,7 +82,7 @@ final class Guest {
     // MARK: Commands for the guest
 
     /// Runs a line of shell in the guest; what it printed, and its status.
-    func attempt(_ command: String, within limit: Duration = .seconds(60)) throws -> (status: Int, output: String) {
+    func attempt(_ command: String, within limit: Duration = .seconds(120)) throws -> (status: Int, output: String) {
         precondition(!command.contains("\n"), "the guest reads one line")
         try line.send(Array((command + "\n").utf8))
         return try answer(within: limit)
@@ -89,7 +90,7 @@ final class Guest {
 
     /// Runs a line of shell in the guest, which must end with 0; what it printed, without the last line's end.
     @discardableResult
-    func run(_ command: String, within limit: Duration = .seconds(60)) throws -> String {
+    func run(_ command: String, within limit: Duration = .seconds(120)) throws -> String {
         let (status, output) = try attempt(command, within: limit)
         guard status == 0 else { throw Failure("'\(command)' ended with \(status): \(output)") }
         return output.hasSuffix("\n") ? String(output.dropLast()) : output
@@ -97,7 +98,7 @@ final class Guest {
 
     /// Runs a line of shell in the guest until it ends with 0.
     @discardableResult
-    func eventually(_ command: String, within limit: Duration = .seconds(30)) throws -> String {
+    func eventually(_ command: String, within limit: Duration = .seconds(90)) throws -> String {
         let deadline = MonotonicTime.after(limit)
         while true {
             let (status, output) = try attempt(command)
@@ -155,7 +156,7 @@ final class Guest {
     /// Asks the guest to let the device go, as the button at a slot does, and waits until QEMU has taken it away.
     func unplug(_ slot: String) throws {
         _ = try control.execute("device_del", ["id": .string(slot)])
-        let deadline = MonotonicTime.after(.seconds(60))
+        let deadline = MonotonicTime.after(.seconds(120))
         while true {
             let event = try control.waitForEvent("DEVICE_DELETED", until: deadline)
             if event.data["device"] == .string(slot) { return }

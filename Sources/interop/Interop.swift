@@ -1,7 +1,6 @@
 // Baseboard's cards in a foreign machine: QEMU with Debian's kernel (scripts/interop-qemu sets both up).
 
 import ArgumentParser
-import Component
 import FoundationEssentials
 import Glibc
 import QMP
@@ -41,30 +40,37 @@ import Wire
         let bench = try Bench(folder, only: only)
         guard !bench.functions.isEmpty else { throw ValidationError("no function's name begins with \(only)") }
         let root = files.hasPrefix("/") ? files : FileManager.default.currentDirectoryPath + "/" + files
-        func boot() -> Guest? {
+        func boot(_ functions: [CardFunction]) -> Guest? {
             var guest: Guest?
-            report.step("guest", "QEMU boots Debian's kernel with \(bench.functions.count) functions of our cards") {
-                let slots = bench.functions.map { Guest.Slot(name: $0.slot, socket: $0.card.socket($0.port)) }
-                let it = try Guest(files: root, in: folder, slots: slots)
+            report.step("guest", "QEMU boots Debian's kernel with \(functions.count) functions of our cards") {
+                let slots = functions.map { Guest.Slot(name: $0.slot, socket: $0.card.socket($0.port)) }
+                let it = try Guest(files: root, slots: slots)
                 guest = it
                 return "\(try Self.version(it)), Linux \(try it.run("uname -r"))"
             }
             return guest
         }
         var guests: [Guest] = []
-        if let guest = boot() {
+        if let guest = boot(bench.functions) {
             guests.append(guest)
             for function in bench.functions { examine(function, guest, report) }
             report.step("cards", "each is alive and has complained of nothing") { try bench.checkHealth() }
             // One removal by QEMU; where that ends QEMU, cards are torn out of a second guest.
             var survivor: Guest? = guest
             for function in bench.functions where !hotplug(function, guest, report).unplugAndPlug() {
-                survivor = boot()
-                if let survivor { guests.append(survivor) }
+                survivor = nil
                 break
             }
-            if let survivor {
-                for function in bench.functions { hotplug(function, survivor, report).kill() }
+            for card in bench.cards {
+                let functions = bench.functions.filter { $0.card === card }
+                if survivor?.isRunning != true {
+                    survivor = boot(bench.functions.filter { $0.card.process.isRunning })
+                    if let survivor { guests.append(survivor) }
+                }
+                guard let survivor else { break }
+                // Under the load of one that has a driver.
+                let busy = functions.first { load($0, survivor) != nil } ?? functions[0]
+                hotplug(busy, survivor, report).kill(functions)
             }
             for guest in guests {
                 report.step("guest", "its kernel found nothing wrong") { try Self.checkLog(guest) }
@@ -86,13 +92,50 @@ import Wire
 
     private func examine(_ function: CardFunction, _ guest: Guest, _ report: Report) {
         FunctionPart(guest: guest, function: function, report: report).run(resets: long ? 1000 : 5)
+        switch function.kind {
+        case .plain: break
+        case .disk: disk(function, guest, report).run()
+        case .network: network(function, guest, report).run()
+        case .console, .random: StreamPart(guest: guest, function: function, report: report).run()
+        }
         hotplug(function, guest, report).removeAndRescan()
     }
 
+    private func disk(_ function: CardFunction, _ guest: Guest, _ report: Report) -> DiskPart {
+        guard case .disk(let driver, let pattern) = function.kind else { preconditionFailure("it is a disk") }
+        return DiskPart(
+            guest: guest, function: function, report: report, driver: driver, pattern: pattern, isLong: long)
+    }
+
+    private func network(_ function: CardFunction, _ guest: Guest, _ report: Report) -> NetworkPart {
+        guard case .network(let port, let number) = function.kind else { preconditionFailure("it is a network") }
+        return NetworkPart(
+            guest: guest, function: function, report: report, port: port, network: number,
+            packets: long ? 1_000_000 : 20_000, isLong: long)
+    }
+
+    /// Work that keeps a function busy while it goes away.
+    private func load(_ function: CardFunction, _ guest: Guest) -> String? {
+        let quiet = Report(isQuiet: true)
+        switch function.kind {
+        case .plain, .console: return nil
+        case .disk: return (try? disk(function, guest, quiet).disk()).map { DiskPart.load("/dev/" + $0) }
+        case .network:
+            let interface = try? network(function, guest, quiet).interface()
+            return interface.map { "ip link set \($0) up; ping -f -I \($0) 192.168.99.1" }
+        case .random: return "cat /dev/hwrng >/dev/null"
+        }
+    }
+
     private func hotplug(_ function: CardFunction, _ guest: Guest, _ report: Report) -> HotplugPart {
-        HotplugPart(guest: guest, function: function, report: report, load: nil) {
-            if function.identity != nil {
-                _ = try FunctionPart(guest: guest, function: function, report: report).readRegisters()
+        HotplugPart(guest: guest, function: function, report: report, load: load(function, guest)) {
+            let quiet = Report(isQuiet: true)
+            switch function.kind {
+            case .plain(let identity):
+                try FunctionPart(guest: guest, function: function, report: quiet).readRegisters(identity)
+            case .disk: try disk(function, guest, quiet).check()
+            case .network: _ = try network(function, guest, quiet).exchange(500, seed: 99)
+            case .console, .random: try StreamPart(guest: guest, function: function, report: quiet).check()
             }
         }
     }

@@ -49,8 +49,18 @@ struct NetworkPart {
         let text = try guest.run("cat /sys/class/net/\(interface)/address")
         let address = text.split(separator: ":").compactMap { UInt8($0, radix: 16) }
         guard address.count == 6 else { throw Failure("the interface's address is '\(text)'") }
+        // Linux starts a link's queue some time after it has shown the carrier; what is sent before is dropped.
+        let deadline = MonotonicTime.after(.seconds(60))
+        while try !peer.exchange(count: 1, to: address, seed: 0, window: 1, patience: .milliseconds(200)).isPerfect {
+            guard MonotonicTime.now < deadline else { throw Failure("nothing comes back within a minute") }
+        }
         let outcome = try peer.exchange(count: count, to: address, seed: seed)
-        guard outcome.isPerfect, outcome.sent == count else { throw Failure("\(outcome.text) (seed \(seed))") }
+        guard outcome.isPerfect, outcome.sent == count else {
+            let counters = try guest.run(
+                "cd /sys/class/net/\(interface)/statistics && grep . rx_packets tx_packets rx_dropped tx_dropped "
+                    + "&& grep -A1 Icmp: /proc/net/snmp | cut -c 1-300")
+            throw Failure("\(outcome.text) (seed \(seed)); the guest counts \(counters.replacing("\n", with: " "))")
+        }
         return outcome.text
     }
 }

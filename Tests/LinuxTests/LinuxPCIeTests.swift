@@ -5,6 +5,9 @@ import TestKit
 import Testing
 import Wire
 
+/// Whether somebody listens at a path: its file is there a moment earlier.
+private func isServed(_ path: String) -> Bool { (try? Socket.connect(to: path)) != nil }
+
 /// Root ports and cards as Debian's kernel drives them: one boot, many checks.
 ///
 /// Debian builds its kernel for riscv64 without the hot-plug driver (CONFIG_HOTPLUG_PCI is not set), so a shell does
@@ -15,7 +18,7 @@ struct LinuxPCIeTests {
     private func card(_ path: String) throws -> RunningProcess {
         let process = try RunningProcess(
             binary("offload-card"), ["--listen", "pcie=\(path)", "--die-with-parent"])
-        try #require(eventually { access(path, F_OK) == 0 }, "\(process.text)")
+        try #require(eventually { isServed(path) }, "\(process.text)")
         return process
     }
 
@@ -160,7 +163,7 @@ struct LinuxDriverTests {
     private func disk(_ path: String, file: String) throws -> RunningProcess {
         let process = try RunningProcess(
             binary("offload-card"), ["--listen", "pcie-disk=\(path)", "--disk", file, "--die-with-parent"])
-        try #require(eventually { access(path, F_OK) == 0 }, "\(process.text)")
+        try #require(eventually { isServed(path) }, "\(process.text)")
         return process
     }
 
@@ -173,7 +176,7 @@ struct LinuxDriverTests {
         let card = try disk(folder.file("disk"), file: folder.file("disk.img"))
         let adapter = try RunningProcess(
             binary("adapter-card"), ["--listen", "pcie=\(folder.file("net"))", "--die-with-parent"])
-        try #require(eventually { access(folder.file("net"), F_OK) == 0 }, "\(adapter.text)")
+        try #require(eventually { isServed(folder.file("net")) }, "\(adapter.text)")
         let host = try LoneHost([
             "--kernel", Guest.kernel, "--initrd", Guest.deviceInitramfs, "--connect", "rp0=\(folder.file("disk"))",
             "--connect", "rp1=\(folder.file("net"))",

@@ -33,13 +33,15 @@ struct EchoPeer {
     }
 
     /// What the guest does to be reached and to answer. It knows our address: while Linux asks for one, it drops what
-    /// its queue for the question does not hold.
+    /// its queue for the question does not hold. And it answers all: Linux limits its ICMP messages, replies too.
     func guestSetup(_ interface: String) -> String {
         let address = Self.address.map { byte in
             let digits = String(byte, radix: 16)
             return digits.count == 1 ? "0" + digits : digits
         }.joined(separator: ":")
         return "ip addr replace 192.168.\(network).2/24 dev \(interface) && ip link set \(interface) up "
+            + "&& cd /proc/sys/net/ipv4 && echo 0 >icmp_ratelimit && echo 0 >icmp_ratemask "
+            + "&& echo 1000000 >icmp_msgs_per_sec && echo 100000 >icmp_msgs_burst "
             + "&& arp -i \(interface) -s 192.168.\(network).1 \(address)"
     }
 

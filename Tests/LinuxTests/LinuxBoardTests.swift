@@ -19,12 +19,20 @@ struct LinuxBoardTests {
         try exercise(console, harts: 1)
 
         let devices = try console.run("ls -1 /sys/bus/pci/devices").output.split(separator: "\n")
-        #expect(devices == ["0000:00:00.0", "0000:00:01.0", "0000:00:02.0", "0000:01:00.0", "0000:02:00.0"])
+        let functions = (0...4).map { Substring("0000:02:00.\($0)") }
+        #expect(devices == ["0000:00:00.0", "0000:00:01.0", "0000:00:02.0", "0000:01:00.0"] + functions)
         for (address, card) in [("0000:01:00.0", "0x0b0b"), ("0000:02:00.0", "0x0b0a")] {
             let folder = "/sys/bus/pci/devices/\(address)"
             let names = "\(folder)/subsystem_vendor \(folder)/subsystem_device"
             #expect(try console.run("cat \(names)").output == "0x1b36\n\(card)\n")
         }
+        // Disk, network, console and random numbers: a driver each.
+        let drivers = "for f in 1 2 3 4; do basename $(readlink /sys/bus/pci/devices/0000:02:00.$f/driver); done"
+        #expect(try console.run(drivers).output == "nvme\nvirtio-pci\nvirtio-pci\nvirtio-pci\n")
+        #expect(try console.run("cat /sys/block/nvme0n1/size").output == "131072\n")
+        #expect(try console.run("ls /sys/class/net | grep -c eth").output == "2\n")
+        // Both meet in the adapter's switch: what one sends the other receives.
+        #expect(try console.run("ip link set eth0 up; ip link set eth1 up; netcheck eth0 eth1 2000").status == 0)
         // The adapter's ID register through its BAR, as Linux placed it: "ADBD".
         let register = "devmem $(head -n 1 /sys/bus/pci/devices/0000:01:00.0/resource | cut -d ' ' -f 1)"
         _ = try console.run("echo 1 >/sys/bus/pci/devices/0000:01:00.0/enable")
@@ -36,7 +44,7 @@ struct LinuxBoardTests {
         try console.type("reboot")
         try console.wait(for: "reboot: Restarting system")
         try Guest.waitForShell(console)
-        #expect(try console.run("ls /sys/bus/pci/devices | wc -l").output == "5\n")
+        #expect(try console.run("ls /sys/bus/pci/devices | wc -l").output == "9\n")
         #expect(try board.timeline().contains("host0 RESET"))
 
         _ = try board.qmp("host0", "system_powerdown")

@@ -68,11 +68,11 @@ import Wire
 
     @Test(arguments: [
         (["--listen", "pcie"], "port=path"),
-        ([], "port 'pcie' has no socket to serve"),
+        ([], "no function has a socket to serve: give --listen PORT=PATH for some of pcie, pcie-net, "),
         (["--listen", "pcie=/tmp/bb-no-such-folder/s"], "/tmp/bb-no-such-folder/s: bind: No such file or directory"),
         (
             ["--listen", "pcei=FOLDER/x", "--listen", "pcie=FOLDER/y"],
-            "no such port: pcei; the ports are control, pcie"
+            "no such port: pcei; the ports are console, control, eth0, pcie, "
         ),
         (["--connect", "pcie=FOLDER/y", "--listen", "pcie=FOLDER/y"], "port 'pcie' was given a socket twice"),
         (["--nonsense"], "Unknown option '--nonsense'"),

@@ -32,11 +32,12 @@ struct Bench {
     private static func offload(_ folder: WorkFolder) throws -> [CardFunction] {
         let card = try CardProcess(
             "offload-card", "offload", in: folder,
-            ports: ["pcie", "pcie-console", "console", "pcie-rng"])
+            ports: ["pcie", "pcie-net", "eth0", "pcie-console", "console", "pcie-rng"])
         return [
             CardFunction(
                 slot: "offload", card: card, port: "pcie", vendor: 0x1B36, device: 0x0B0A, classCode: "1200",
                 decoded: ["MSI-X: Enable- Count=2", "FLReset+", "Memory at"], kind: .plain(identity: "0x4442464F")),
+            virtio(card, "offload-net", "pcie-net", 0x1041, "0200", .network(port: "eth0", number: 79)),
             virtio(card, "offload-console", "pcie-console", 0x1043, "0780", .console(port: "console")),
             virtio(card, "offload-rng", "pcie-rng", 0x1044, "1080", .random),
         ]
@@ -71,12 +72,18 @@ struct Bench {
             ["--disk", file, "--disk-interface", interface])
         guard interface == "nvme" else {
             return virtio(
-                card, interface, "pcie-disk", 0x1042, "0100", .disk(driver: "virtio-pci", pattern: "virtio*/block/*"))
+                card, interface, "pcie-disk", 0x1042, "0180", .disk(driver: "virtio-pci", pattern: "virtio*/block/*"))
         }
         return CardFunction(
             slot: interface, card: card, port: "pcie-disk", vendor: 0x1B36, device: 0x0B0C, classCode: "0108",
             decoded: ["[NVM Express]", "MSI-X: Enable+", "FLReset+", "Kernel driver in use: nvme"],
             kind: .disk(driver: "nvme", pattern: "nvme/nvme*/nvme*n1"))
+    }
+
+    /// Pairs of network functions behind one switch.
+    var neighbours: [(CardFunction, CardFunction)] {
+        let networks = functions.filter { if case .network = $0.kind { true } else { false } }
+        return zip(networks, networks.dropFirst()).filter { $0.card === $1.card }
     }
 
     /// Every card runs and logged no warning.

@@ -61,17 +61,15 @@ final class CardProcess {
     let kind: String
     let name: String
     private let folder: WorkFolder
-    private let ports: [String]
-    private let arguments: [String]
-    private(set) var process: LoggedProcess
+    let process: LoggedProcess
+    /// By the Ethernet port that they are plugged into.
+    private var stations: [String: Station] = [:]
 
     /// Starts `kind` serving `ports` beside its control socket, and waits until it answers there.
     init(_ kind: String, _ name: String, in folder: WorkFolder, ports: [String], _ arguments: [String] = []) throws {
         self.kind = kind
         self.name = name
         self.folder = folder
-        self.ports = ports
-        self.arguments = arguments
         process = try Self.start(kind, name, folder, ports, arguments)
         try waitUntilReady()
     }
@@ -105,12 +103,17 @@ final class CardProcess {
         try QMPClient(path: socket("control"), until: .after(.seconds(5))).execute(name, arguments)
     }
 
-    func kill() { process.end() }
+    /// Plugs a station 192.168.`network`.1 into an Ethernet port, in place of the one that was there by another address.
+    func attachStation(_ port: String, network: UInt8) throws {
+        if let it = stations[port], it.network == network { return }
+        // The port serves one link: the old one ends first.
+        stations[port] = nil
+        stations[port] = try Station(path: socket(port), network: network)
+    }
 
-    /// Starts it again after its death.
-    func restart() throws {
-        process = try Self.start(kind, name, folder, ports, arguments)
-        try waitUntilReady()
+    func kill() {
+        process.end()
+        stations = [:]
     }
 }
 

@@ -27,6 +27,8 @@ struct CardFunction {
     /// Words that `lspci -vvv` says of it.
     var decoded: [String]
     var kind: Kind
+
+    var isVirtio: Bool { vendor == 0x1AF4 }
 }
 
 struct FunctionPart {
@@ -35,7 +37,6 @@ struct FunctionPart {
     let report: Report
 
     private var slot: String { function.slot }
-    private var isVirtio: Bool { function.vendor == 0x1AF4 }
 
     /// `resets`: how many of each kind.
     func run(resets: Int) {
@@ -91,7 +92,8 @@ struct FunctionPart {
         try guest.run("echo \(method) >\(folder)/reset_method")
         // Not every driver of virtio's takes a reset that it did not ask for.
         let driver =
-            isVirtio ? try guest.run("if [ -e \(folder)/driver ]; then basename $(readlink \(folder)/driver); fi") : ""
+            function.isVirtio
+            ? try guest.run("if [ -e \(folder)/driver ]; then basename $(readlink \(folder)/driver); fi") : ""
         if !driver.isEmpty { try guest.run("echo \(address) >/sys/bus/pci/drivers/\(driver)/unbind") }
         let wanted = "0x\(hexadecimal(function.vendor))"
         let loop =

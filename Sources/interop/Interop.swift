@@ -16,13 +16,13 @@ import Wire
             EXAMPLES
               ./scripts/interop-qemu
               ./scripts/interop-qemu --only disk --json
-              ./scripts/interop-qemu --long            10^6 packets, 1000 resets
+              ./scripts/interop-qemu --long            10^6 frames, 1000 resets
 
             EXIT STATUS
               0 all passed; 1 something failed; 2 wrong usage.
             """)
 
-    @Flag(help: "10^6 packets, 1000 resets, more of everything.")
+    @Flag(help: "10^6 frames, 1000 resets, more of everything.")
     var long = false
 
     @Option(help: ArgumentHelp("Only functions whose name begins with this. Repeatable.", valueName: "part"))
@@ -54,6 +54,9 @@ import Wire
         if let guest = boot(bench.functions) {
             guests.append(guest)
             for function in bench.functions { examine(function, guest, report) }
+            for (one, other) in bench.neighbours {
+                network(one, guest, report).cross(to: network(other, guest, report))
+            }
             report.step("cards", "each is alive and has complained of nothing") { try bench.checkHealth() }
             // One removal by QEMU; where that ends QEMU, cards are torn out of a second guest.
             var survivor: Guest? = guest
@@ -111,7 +114,7 @@ import Wire
         guard case .network(let port, let number) = function.kind else { preconditionFailure("it is a network") }
         return NetworkPart(
             guest: guest, function: function, report: report, port: port, network: number,
-            packets: long ? 1_000_000 : 20_000, isLong: long)
+            frames: long ? 1_000_000 : 20_000, isLong: long)
     }
 
     /// Work that keeps a function busy while it goes away.
@@ -120,9 +123,7 @@ import Wire
         switch function.kind {
         case .plain, .console: return nil
         case .disk: return (try? disk(function, guest, quiet).disk()).map { DiskPart.load("/dev/" + $0) }
-        case .network:
-            let interface = try? network(function, guest, quiet).interface()
-            return interface.map { "ip link set \($0) up; ping -f -I \($0) 192.168.99.1" }
+        case .network: return try? network(function, guest, quiet).load()
         case .random: return "cat /dev/hwrng >/dev/null"
         }
     }

@@ -13,11 +13,18 @@ typedef unsigned int u32;
 typedef unsigned long u64;
 typedef long s64;
 
+#if defined __riscv
 enum { IOCTL = 29, WRITE = 64, POLL = 73, EXIT = 94, SOCKET = 198, BIND = 200, SENDTO = 206, RECVFROM = 207, SETSOCKOPT = 208 };
+#elif defined __x86_64__
+enum { IOCTL = 16, WRITE = 1, POLL = 271, EXIT = 231, SOCKET = 41, BIND = 49, SENDTO = 44, RECVFROM = 45, SETSOCKOPT = 54 };
+#else
+#error "netcheck knows the system calls of riscv64 and x86-64"
+#endif
 enum { AF_PACKET = 17, SOCK_RAW = 3, SIOCGIFHWADDR = 0x8927, SIOCGIFINDEX = 0x8933, OUTGOING = 4 };
 enum { TYPE = 0x88B5 /* IEEE 802: local experiments */, SHORTEST = 60, LONGEST = 1514, WINDOW = 64 };
 
 static s64 call(s64 number, s64 a, s64 b, s64 c, s64 d, s64 e, s64 f) {
+#if defined __riscv
     register s64 a0 __asm__("a0") = a;
     register s64 a1 __asm__("a1") = b;
     register s64 a2 __asm__("a2") = c;
@@ -27,6 +34,17 @@ static s64 call(s64 number, s64 a, s64 b, s64 c, s64 d, s64 e, s64 f) {
     register s64 a7 __asm__("a7") = number;
     __asm__ volatile("ecall" : "+r"(a0) : "r"(a1), "r"(a2), "r"(a3), "r"(a4), "r"(a5), "r"(a7) : "memory");
     return a0;
+#else
+    register s64 r10 __asm__("r10") = d;
+    register s64 r8 __asm__("r8") = e;
+    register s64 r9 __asm__("r9") = f;
+    s64 result = number;
+    __asm__ volatile("syscall"
+                     : "+a"(result)
+                     : "D"(a), "S"(b), "d"(c), "r"(r10), "r"(r8), "r"(r9)
+                     : "rcx", "r11", "memory");
+    return result;
+#endif
 }
 
 static char line[256];
@@ -205,4 +223,8 @@ __attribute__((used)) static void start(u64 *stack) {
     end(0);
 }
 
+#if defined __riscv
 __asm__(".globl _start\n_start:\n.option push\n.option norelax\nla gp, __global_pointer$\n.option pop\nmv a0, sp\nandi sp, sp, -16\ntail start\n");
+#else
+__asm__(".globl _start\n_start:\nxor %ebp, %ebp\nmov %rsp, %rdi\nand $-16, %rsp\ncall start\n");
+#endif

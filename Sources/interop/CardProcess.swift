@@ -61,7 +61,9 @@ final class CardProcess {
     let kind: String
     let name: String
     private let folder: WorkFolder
-    let process: LoggedProcess
+    private let ports: [String]
+    private let arguments: [String]
+    private(set) var process: LoggedProcess
     /// By the Ethernet port that they are plugged into.
     private var stations: [String: Station] = [:]
 
@@ -70,6 +72,8 @@ final class CardProcess {
         self.kind = kind
         self.name = name
         self.folder = folder
+        self.ports = ports
+        self.arguments = arguments
         process = try Self.start(kind, name, folder, ports, arguments)
         try waitUntilReady()
     }
@@ -114,6 +118,12 @@ final class CardProcess {
     func kill() {
         process.end()
         stations = [:]
+    }
+
+    /// Starts it again after its death.
+    func restart() throws {
+        process = try Self.start(kind, name, folder, ports, arguments)
+        try waitUntilReady()
     }
 }
 

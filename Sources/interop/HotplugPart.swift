@@ -27,15 +27,19 @@ struct HotplugPart {
         }
     }
 
-    /// The card's process dies, as a card does that is torn out, and with it all its `functions`.
-    func kill(_ functions: [CardFunction]) {
+    /// The card's process dies, as a card does that is torn out, and with it all its `functions`. False when that was not
+    /// seen to go well.
+    @discardableResult
+    func kill(_ functions: [CardFunction]) -> Bool {
         let all = functions.count == 1 ? "" : " with \(functions.count) functions"
-        report.step(slot, "its process\(all) killed\(under), and the guest goes on") {
+        return report.step(slot, "its process\(all) killed\(under), and the guest goes on") {
             try startLoad()
             function.card.kill()
             do { return try expectDeath(functions) } catch {
                 // QEMU reports two failures in one place when a command is under way as its server goes.
-                guard guest.complaints.contains("error_setv: Assertion") else { throw error }
+                guard guest.complaints.contains("error_setv: Assertion"),
+                    poll(within: .seconds(20), { !guest.isRunning })
+                else { throw error }
                 throw Inapplicable(
                     "QEMU ends itself when a server leaves at the wrong moment (an assertion in error_setv)")
             }

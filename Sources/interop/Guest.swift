@@ -29,7 +29,7 @@ final class Guest {
         let folder = try WorkFolder()
         self.folder = folder
         var arguments = [
-            "-nodefaults", "-no-user-config", "-display", "none", "-no-reboot",
+            "-nodefaults", "-no-user-config", "-display", "none", "-no-reboot", "-run-with", "exit-with-parent=on",
             "-global", "ICH9-LPC.acpi-pci-hotplug-with-bridge-support=off",
             "-machine", "q35,accel=tcg,memory-backend=ram", "-cpu", "max", "-smp", "2", "-m", "768",
             "-object", "memory-backend-memfd,id=ram,size=768M,share=on",

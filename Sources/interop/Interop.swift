@@ -19,7 +19,7 @@ import Wire
               ./scripts/interop-qemu --long            10^6 frames, 1000 resets
 
             EXIT STATUS
-              0 all passed; 1 something failed; 2 wrong usage.
+              0 all passed; 1 something failed; 64 wrong usage.
             """)
 
     @Flag(help: "10^6 frames, 1000 resets, more of everything.")

@@ -125,7 +125,12 @@ extension RootComplex {
 
     /// The device went away while it was asked: the request never completes.
     private func lose(_ function: AttachedFunction, _ address: UInt64, _ width: Int, isWrite: Bool) {
-        guard let port = ports.first(where: { $0.functions.contains { $0 === function } }) else { return }
+        guard let port = ports.first(where: { $0.functions.contains { $0 === function } }) else {
+            // It left after the way to it was found: by now there is no link.
+            let window = routes.withLock { routes in routes.windows.first { $0.range.contains(address) } }
+            if let window { refuse(ports[window.port], address, width, isWrite: isWrite) }
+            return
+        }
         port.apply { state in
             state.registers.detect(
                 .completionTimeout, header: Self.header(address, width, isWrite, port.identifier),

@@ -131,7 +131,8 @@ import Wire
                 "--firmware", try file("firmware", Program.count), "--kernel", kernel, "--listen",
                 "control=\(folder.file("control"))",
             ])
-        expectEventually { FileManager.default.fileExists(atPath: folder.file("control")) }
+        // The path is there a moment before anyone listens.
+        expectEventually { (try? Socket.connect(to: folder.file("control"))) != nil }
         let control = try QMPClient(path: folder.file("control"))
         _ = try control.execute("system_reset")
         #expect(try control.execute("query-status")["status"] == "running")

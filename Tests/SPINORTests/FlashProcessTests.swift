@@ -27,7 +27,7 @@ import Wire
             let text = child.text
             let start = try #require(text.range(of: "serprog on 127.0.0.1:")).upperBound
             port = String(text[start...].prefix { $0.isNumber })
-            #expect(eventually { FileManager.default.fileExists(atPath: folder.file("control")) })
+            #expect(eventually { (try? Socket.connect(to: folder.file("control"))) != nil })
         }
 
         func flashrom(_ arguments: String...) throws -> (status: Int32?, output: String) {

@@ -49,11 +49,19 @@ final class Board {
                 "--fuses", folder.file("fuses.json"), "--connect", "flash=\(folder.file("chip"))", "--listen",
                 "control=\(folder.file("control"))", "--die-with-parent",
             ] + ports.flatMap { ["--listen", "\($0)=\(folder.file($0))"] })
-        for name in ports + ["control", "chip"] {
-            let path = folder.file(name)
-            #expect(eventually { FileManager.default.fileExists(atPath: path) }, "\(name)")
+        var client: QMPClient?
+        _ = eventually {
+            client = try? QMPClient(path: folder.file("control"))
+            return client != nil
         }
-        control = try QMPClient(path: folder.file("control"))
+        let control = try #require(client, "\(logic.text)")
+        self.control = control
+        // Ready is that every port is listened on.
+        #expect(
+            eventually {
+                (try? control.execute("query-events"))?.arrayValue?.contains { $0["event"] == "COMPONENT_READY" }
+                    ?? false
+            })
         adapter = SidebandLink(socket: try Socket.connect(to: folder.file("sideband-adapter"), kind: .seqpacket))
         #expect(try adapter.receive(until: .after(.seconds(10))) == .signal(.reset, level: true))
     }

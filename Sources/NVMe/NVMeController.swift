@@ -118,14 +118,7 @@ public final class NVMeController: EndpointModel {
     /// Doublewords and pairs of them; others are dropped.
     public func writeBAR(_ bar: Int, offset: UInt64, from bytes: RawSpan) {
         guard bar == 0 else { return }
-        let value = bytes.littleEndianValue
-        switch bytes.byteCount {
-        case 4 where offset % 4 == 0: write(offset, UInt32(truncatingIfNeeded: value))
-        case 8 where offset % 8 == 0:
-            write(offset, UInt32(truncatingIfNeeded: value))
-            write(offset + 4, UInt32(truncatingIfNeeded: value >> 32))
-        default: break
-        }
+        bytes.forEachDoubleword(at: offset) { write($0, $1) }
     }
 
     public func reset() {

@@ -5,7 +5,7 @@ public import VFIOUser
 ///
 /// Called on the server's thread, one call at a time. An access lies inside the BAR, never in the MSI-X table or the
 /// pending bits, and never while memory space is disabled. `bytes.storeLittleEndian(_:)` and
-/// `bytes.littleEndianValue` serve registers of 1 to 8 bytes.
+/// `bytes.littleEndianValue` serve registers of 1 to 8 bytes, `bytes.forEachDoubleword` those of 4.
 public protocol EndpointModel: AnyObject, Sendable {
     func readBAR(_ bar: Int, offset: UInt64, into bytes: inout MutableRawSpan)
     func writeBAR(_ bar: Int, offset: UInt64, from bytes: RawSpan)
@@ -20,6 +20,14 @@ public protocol EndpointModel: AnyObject, Sendable {
     /// The BAR's doorbells: writes that the host may turn into signals of eventfds the model waits for. They may come
     /// to `writeBAR` all the same. A model drains its eventfds when it is reset.
     func ioEvents(_ bar: Int) -> [RegionIOEvent]
+}
+
+extension RawSpan {
+    /// The doublewords of an aligned write of 4 or 8 bytes at `offset`, low one first; of any other write none.
+    public func forEachDoubleword(at offset: UInt64, _ body: (UInt64, UInt32) -> Void) {
+        guard byteCount == 4 || byteCount == 8, offset % UInt64(byteCount) == 0 else { return }
+        for place in stride(from: 0, to: byteCount, by: 4) { body(offset + UInt64(place), uint32(at: place)) }
+    }
 }
 
 extension EndpointModel {

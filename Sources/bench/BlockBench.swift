@@ -140,10 +140,25 @@ enum BlockBench {
 
 /// A disk's driver in the bench's process.
 protocol BlockBenchDriver {
+    /// Does `count` reads of `size` bytes, `depth` under way at a time, each from the block of 4 KiB that `next` names.
+    func read(_ count: Int, _ size: Int, _ depth: Int, _ next: () -> UInt64) throws
+}
+
+extension BlockBenchDriver {
     /// Reads so many random blocks of 4 KiB, `depth` under way at a time.
-    func readRandomly(_ count: Int, _ depth: Int) throws
+    func readRandomly(_ count: Int, _ depth: Int) throws {
+        var places = BlockBench.Places()
+        try read(count, 4096, depth) { places.next(BlockBench.diskSize / 4096) }
+    }
+
     /// Reads the whole disk in order, `size` bytes a command.
-    func readAll(_ size: Int, _ depth: Int) throws
+    func readAll(_ size: Int, _ depth: Int) throws {
+        var block: UInt64 = 0
+        try read(BlockBench.diskSize / size, size, depth) {
+            defer { block += UInt64(size / 4096) }
+            return block
+        }
+    }
 }
 
 enum BlockBenchError: Error, CustomStringConvertible {

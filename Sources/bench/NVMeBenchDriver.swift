@@ -124,7 +124,7 @@ final class NVMeBenchDriver: BlockBenchDriver {
     }
 
     /// Keeps `depth` reads under way until `count` have ended; `next` tells where each begins.
-    private func read(_ count: Int, _ size: Int, _ depth: Int, _ next: () -> UInt64) throws {
+    func read(_ count: Int, _ size: Int, _ depth: Int, _ next: () -> UInt64) throws {
         var wanted = [UInt64](repeating: 0, count: depth)
         var (sent, ended) = (0, 0)
         func send(_ slot: Int) {
@@ -155,19 +155,6 @@ final class NVMeBenchDriver: BlockBenchDriver {
                     throw BlockBenchError.silence
                 }
             }
-        }
-    }
-
-    func readRandomly(_ count: Int, _ depth: Int) throws {
-        var places = BlockBench.Places()
-        try read(count, 4096, depth) { places.next(BlockBench.diskSize / 4096) }
-    }
-
-    func readAll(_ size: Int, _ depth: Int) throws {
-        var block: UInt64 = 0
-        try read(BlockBench.diskSize / size, size, depth) {
-            defer { block += UInt64(size / 4096) }
-            return block
         }
     }
 }

@@ -53,7 +53,7 @@ final class VirtioBlockBenchDriver: BlockBenchDriver {
         slotOf[Int(identifier)] = slot
     }
 
-    private func read(_ count: Int, _ size: Int, _ depth: Int, _ next: () -> UInt64) throws {
+    func read(_ count: Int, _ size: Int, _ depth: Int, _ next: () -> UInt64) throws {
         var wanted = [UInt64](repeating: 0, count: depth)
         var (sent, ended, silence) = (0, 0, 0)
         func more(_ slot: Int) throws {
@@ -84,19 +84,6 @@ final class VirtioBlockBenchDriver: BlockBenchDriver {
                     throw BlockBenchError.silence
                 }
             }
-        }
-    }
-
-    func readRandomly(_ count: Int, _ depth: Int) throws {
-        var places = BlockBench.Places()
-        try read(count, 4096, depth) { places.next(BlockBench.diskSize / 4096) }
-    }
-
-    func readAll(_ size: Int, _ depth: Int) throws {
-        var block: UInt64 = 0
-        try read(BlockBench.diskSize / size, size, depth) {
-            defer { block += UInt64(size / 4096) }
-            return block
         }
     }
 }

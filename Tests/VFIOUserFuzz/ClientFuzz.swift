@@ -10,18 +10,9 @@ public enum ClientFuzz {
     /// Lets clients hear so many messages from their servers and checks that none hangs, that each tells its owner at
     /// most once that its server is gone, and that nothing leaks. Throws at the first thing wrong.
     public static func run(messages: Int, seed: UInt64, log: (String) -> Void = { _ in }) throws -> FuzzReport {
-        var report = FuzzReport(side: "client", seed: seed)
-        let start = MonotonicTime.now
         // The thread that watches links is the process's: it comes with the first client.
         _ = try? VFIOUserClient(socket: Socket.pair().0, timeout: .milliseconds(1))
-        report.descriptors.before = ProcessState.openDescriptors
-        try work(messages, seed, &report, log)
-        _ = settle { ProcessState.openDescriptors <= report.descriptors.before }
-        report.descriptors.after = ProcessState.openDescriptors
-        report.resident.late = ProcessState.resident
-        report.seconds = Double(MonotonicTime.now.nanoseconds - start.nanoseconds) / 1e9
-        try report.check()
-        return report
+        return try FuzzReport.measure("client", seed: seed) { try work(messages, seed, &$0, log) }
     }
 
     private static func work(_ messages: Int, _ seed: UInt64, _ report: inout FuzzReport, _ log: (String) -> Void)

@@ -33,6 +33,20 @@ public struct FuzzReport: CustomStringConvertible, Sendable {
             + "after a tenth, \(resident.late) KiB at the end"
     }
 
+    /// Runs a side's fuzzer and measures what it leaves behind. Throws what it throws, or when something leaks.
+    static func measure(_ side: String, seed: UInt64, _ work: (inout FuzzReport) throws -> Void) throws -> FuzzReport {
+        var report = FuzzReport(side: side, seed: seed)
+        let start = MonotonicTime.now
+        report.descriptors.before = ProcessState.openDescriptors
+        try work(&report)
+        _ = settle { ProcessState.openDescriptors <= report.descriptors.before }
+        report.descriptors.after = ProcessState.openDescriptors
+        report.resident.late = ProcessState.resident
+        report.seconds = Double(MonotonicTime.now.nanoseconds - start.nanoseconds) / 1e9
+        try report.check()
+        return report
+    }
+
     /// Leaks show as one descriptor a link, or as memory that grows with the messages.
     func check() throws {
         guard descriptors.after <= descriptors.before + Self.ownDescriptors else {

@@ -13,16 +13,7 @@ public enum ServerFuzz {
     /// Sends so many messages and checks that each command gets the one reply it wants, that the link ends where it
     /// must and nowhere else, and that nothing leaks. Throws at the first thing wrong.
     public static func run(messages: Int, seed: UInt64, log: (String) -> Void = { _ in }) throws -> FuzzReport {
-        var report = FuzzReport(side: "server", seed: seed)
-        let start = MonotonicTime.now
-        report.descriptors.before = ProcessState.openDescriptors
-        try work(messages, seed, &report, log)
-        _ = settle { ProcessState.openDescriptors <= report.descriptors.before }
-        report.descriptors.after = ProcessState.openDescriptors
-        report.resident.late = ProcessState.resident
-        report.seconds = Double(MonotonicTime.now.nanoseconds - start.nanoseconds) / 1e9
-        try report.check()
-        return report
+        try FuzzReport.measure("server", seed: seed) { try work(messages, seed, &$0, log) }
     }
 
     private static func work(_ messages: Int, _ seed: UInt64, _ report: inout FuzzReport, _ log: (String) -> Void)

@@ -6,51 +6,13 @@
 // runs of 1 to 64 blocks of 4096 bytes past the page cache (O_DIRECT), flushing now and then, and reads all of it again at
 // the end. A block's content is a function of the seed, its place and how often it was written; so a lost, torn, old or
 // misplaced write shows. Exit status: 0 all as it should be; 1 content was wrong; 2 the device reported an error; 3 usage.
-typedef unsigned char u8;
-typedef unsigned int u32;
-typedef unsigned long u64;
-typedef long s64;
+#include "guest.h"
 
-enum { OPENAT = 56, LSEEK = 62, WRITE = 64, PREAD = 67, PWRITE = 68, FSYNC = 82, EXIT = 94, CLONE = 220, MMAP = 222, WAIT = 260 };
+#if !defined __riscv
+#error "iocheck knows the system calls of riscv64"
+#endif
+enum { OPENAT = 56, LSEEK = 62, PREAD = 67, PWRITE = 68, FSYNC = 82, CLONE = 220, MMAP = 222, WAIT = 260 };
 enum { BLOCK = 4096, MOST = 64, PART = 4096 /* blocks of a worker at most: 16 MiB */, WORKERS = 32 };
-
-static s64 call(s64 number, s64 a, s64 b, s64 c, s64 d, s64 e, s64 f) {
-    register s64 a0 __asm__("a0") = a;
-    register s64 a1 __asm__("a1") = b;
-    register s64 a2 __asm__("a2") = c;
-    register s64 a3 __asm__("a3") = d;
-    register s64 a4 __asm__("a4") = e;
-    register s64 a5 __asm__("a5") = f;
-    register s64 a7 __asm__("a7") = number;
-    __asm__ volatile("ecall" : "+r"(a0) : "r"(a1), "r"(a2), "r"(a3), "r"(a4), "r"(a5), "r"(a7) : "memory");
-    return a0;
-}
-
-static char line[256];
-static u32 used;
-static void put(const char *text) { while (*text && used < sizeof line - 1) line[used++] = *text++; }
-static void number(u64 value) {
-    char digits[24];
-    int count = 0;
-    do digits[count++] = (char)('0' + value % 10); while (value /= 10);
-    while (count && used < sizeof line - 1) line[used++] = digits[--count];
-}
-// One write, so that lines of several workers do not mix.
-static void say(void) {
-    line[used++] = '\n';
-    call(WRITE, 1, (s64)line, used, 0, 0, 0);
-    used = 0;
-}
-static void end(int status) {
-    call(EXIT, status, 0, 0, 0, 0, 0);
-    __builtin_unreachable();
-}
-
-static u64 mix(u64 value) {
-    value = (value ^ value >> 30) * 0xBF58476D1CE4E5B9ul;
-    value = (value ^ value >> 27) * 0x94D049BB133111EBul;
-    return value ^ value >> 31;
-}
 
 static u64 seed, state;
 static u64 next(u64 below) { return mix(state += 0x9E3779B97F4A7C15ul) % below; }

@@ -7,70 +7,24 @@
 // addresses exchanged. Frames of 60 to 1514 bytes, numbered, with content that is a function of seed and number, go at
 // most 64 at a time; each must come, once, unchanged and in order. Exit status: 0 all came; 1 a frame was changed or out
 // of order; 2 frames were lost; 3 usage, or the system refused something.
-typedef unsigned char u8;
-typedef unsigned short u16;
-typedef unsigned int u32;
-typedef unsigned long u64;
-typedef long s64;
+#include "guest.h"
 
 #if defined __riscv
-enum { IOCTL = 29, WRITE = 64, POLL = 73, EXIT = 94, SOCKET = 198, BIND = 200, SENDTO = 206, RECVFROM = 207, SETSOCKOPT = 208 };
+enum { IOCTL = 29, POLL = 73, SOCKET = 198, BIND = 200, SENDTO = 206, RECVFROM = 207, SETSOCKOPT = 208 };
 #elif defined __x86_64__
-enum { IOCTL = 16, WRITE = 1, POLL = 271, EXIT = 231, SOCKET = 41, BIND = 49, SENDTO = 44, RECVFROM = 45, SETSOCKOPT = 54 };
-#else
-#error "netcheck knows the system calls of riscv64 and x86-64"
+enum { IOCTL = 16, POLL = 271, SOCKET = 41, BIND = 49, SENDTO = 44, RECVFROM = 45, SETSOCKOPT = 54 };
 #endif
 enum { AF_PACKET = 17, SOCK_RAW = 3, SIOCGIFHWADDR = 0x8927, SIOCGIFINDEX = 0x8933, OUTGOING = 4 };
 enum { TYPE = 0x88B5 /* IEEE 802: local experiments */, SHORTEST = 60, LONGEST = 1514, WINDOW = 64 };
 
-static s64 call(s64 number, s64 a, s64 b, s64 c, s64 d, s64 e, s64 f) {
-#if defined __riscv
-    register s64 a0 __asm__("a0") = a;
-    register s64 a1 __asm__("a1") = b;
-    register s64 a2 __asm__("a2") = c;
-    register s64 a3 __asm__("a3") = d;
-    register s64 a4 __asm__("a4") = e;
-    register s64 a5 __asm__("a5") = f;
-    register s64 a7 __asm__("a7") = number;
-    __asm__ volatile("ecall" : "+r"(a0) : "r"(a1), "r"(a2), "r"(a3), "r"(a4), "r"(a5), "r"(a7) : "memory");
-    return a0;
-#else
-    register s64 r10 __asm__("r10") = d;
-    register s64 r8 __asm__("r8") = e;
-    register s64 r9 __asm__("r9") = f;
-    s64 result = number;
-    __asm__ volatile("syscall"
-                     : "+a"(result)
-                     : "D"(a), "S"(b), "d"(c), "r"(r10), "r"(r8), "r"(r9)
-                     : "rcx", "r11", "memory");
-    return result;
-#endif
-}
-
-static char line[256];
-static u32 used;
-static void put(const char *text) { while (*text && used < sizeof line - 1) line[used++] = *text++; }
-static void number(u64 value) {
-    char digits[24];
-    int count = 0;
-    do digits[count++] = (char)('0' + value % 10); while (value /= 10);
-    while (count && used < sizeof line - 1) line[used++] = digits[--count];
-}
-static void end(int status) {
-    line[used++] = '\n';
-    call(WRITE, 1, (s64)line, used, 0, 0, 0);
-    call(EXIT, status, 0, 0, 0, 0, 0);
-    __builtin_unreachable();
+// Says what was put, and ends.
+static void report(int status) {
+    say();
+    end(status);
 }
 static void failed(const char *what, s64 result) {
     put("netcheck: "), put(what), put(": error "), number((u64)-result);
-    end(3);
-}
-
-static u64 mix(u64 value) {
-    value = (value ^ value >> 30) * 0xBF58476D1CE4E5B9ul;
-    value = (value ^ value >> 27) * 0x94D049BB133111EBul;
-    return value ^ value >> 31;
+    report(3);
 }
 
 struct address { u16 family, protocol; int index; u16 hardware; u8 kind, length, octets[8]; };
@@ -155,7 +109,7 @@ static void receive(struct port *port, const u8 *source, const u8 *destination, 
         if (ready < 0) failed("poll", ready);
         if (ready == 0) {
             put("netcheck: frame "), number(index), put(" did not come");
-            end(2);
+            report(2);
         }
         struct address from;
         u32 size = sizeof from;
@@ -175,7 +129,7 @@ static void receive(struct port *port, const u8 *source, const u8 *destination, 
             copy(&came, frame + 14, 8);
             put("netcheck: in place of frame "), number(index), put(" of "), number(length), put(" bytes came ");
             put("frame "), number(came), put(" of "), number((u64)count), put(" bytes, or changed content");
-            end(came > index ? 2 : 1);
+            report(came > index ? 2 : 1);
         }
         return;
     }
@@ -186,7 +140,7 @@ __attribute__((used)) static void start(u64 *stack) {
     char **words = (char **)(stack + 1);
     if (count < 4) {
         put("usage: netcheck INTERFACE PEER FRAMES [SEED]");
-        end(3);
+        report(3);
     }
     u64 frames = parse(words[3]);
     seed = mix(count > 4 ? parse(words[4]) : 1);
@@ -220,7 +174,7 @@ __attribute__((used)) static void start(u64 *stack) {
         received++;
     }
     put("netcheck: "), number(received), put(" frames, none lost or changed");
-    end(0);
+    report(0);
 }
 
 #if defined __riscv

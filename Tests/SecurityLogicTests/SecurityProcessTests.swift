@@ -30,7 +30,7 @@ final class Board {
     let folder: TemporaryFolder
     let control: QMPClient
     let adapter: SidebandLink
-    let flash: RunningProcess
+    let flash: ComponentProcess
     let logic: RunningProcess
     private var nextTag: UInt8 = 0
 
@@ -39,14 +39,12 @@ final class Board {
         self.folder = folder
         try Data(image).write(to: URL(fileURLWithPath: folder.file("flash.img")))
         try Data(fuses.json.utf8).write(to: URL(fileURLWithPath: folder.file("fuses.json")))
-        flash = try RunningProcess(
-            binary("flash"),
-            ["--image", folder.file("flash.img"), "--listen", "spi=\(folder.file("chip"))", "--die-with-parent"])
+        flash = try ComponentProcess("flash", in: folder, listens: ["spi"], ["--image", folder.file("flash.img")])
         let ports = ["spi-adapter", "spi-host", "spi-bmc", "sideband-adapter", "sideband-host", "sideband-bmc"]
         logic = try RunningProcess(
             binary("security-logic"),
             [
-                "--fuses", folder.file("fuses.json"), "--connect", "flash=\(folder.file("chip"))", "--listen",
+                "--fuses", folder.file("fuses.json"), "--connect", "flash=\(folder.file("flash.spi"))", "--listen",
                 "control=\(folder.file("control"))", "--die-with-parent",
             ] + ports.flatMap { ["--listen", "\($0)=\(folder.file($0))"] })
         var client: QMPClient?
@@ -287,8 +285,8 @@ final class Board {
 
     @Test func `a chip that is not there is named in the log, once`() throws {
         let board = try Board(image: image, fuses: fuses)
-        board.flash.terminate()
-        #expect(board.flash.waitForExit() == 0)
+        board.flash.child.terminate()
+        #expect(board.flash.child.waitForExit() == 0)
         #expect(try board.command(.setMode(.unprotected)) == .status(.setMode(.unprotected), .success))
         let adapter = try board.spi("adapter")
         for _ in 0..<3 {
@@ -296,7 +294,7 @@ final class Board {
                 try adapter.spiTransaction(write: [0x9F], readCount: 1)
             }
         }
-        let line = "port 'flash': \(board.folder.file("chip")): connect: No such file or directory"
+        let line = "port 'flash': \(board.folder.file("flash.spi")): connect: No such file or directory"
         #expect(board.logic.waitForOutput(line), "\(board.logic.text)")
         #expect(board.logic.text.components(separatedBy: line).count == 2, "\(board.logic.text)")
     }

@@ -217,7 +217,15 @@ public enum ComponentCatalog {
             SettingDescription(
                 "image", .file(remedy: "scripts/build-firmware makes it"), required: true,
                 help: "what the chip holds at power-on"),
+            SettingDescription(
+                "model", .choice(["MX25L25635F", "MX66L1G45G"]),
+                help: "the chip, of 32 MiB or 128 MiB, which is the image's size; MX25L25635F"),
             SettingDescription("writable", .boolean, help: "writes go to the image file too; false"),
+            SettingDescription(
+                "busy-time", .integer(0...10_000),
+                help: "how long programs and erases take, percent of the data sheet's times; 1"),
+            SettingDescription(
+                "seed", .integer(0...Int.max), help: "of the bits that an interrupted program or erase leaves; 0"),
             SettingDescription(
                 "tcp", .integer(0...65535), help: "a TCP port on 127.0.0.1 for flashrom, 0: a free one; none"),
         ])

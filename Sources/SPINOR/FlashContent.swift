@@ -7,6 +7,7 @@ public enum FlashContentError: Error, Equatable, Sendable, CustomStringConvertib
     case notAFile(path: String)
     case wrongSize(path: String, size: UInt64, expected: UInt64)
     case inUse(path: String)
+    case notKept(path: String, reason: String)
 
     public var description: String {
         switch self {
@@ -15,6 +16,7 @@ public enum FlashContentError: Error, Equatable, Sendable, CustomStringConvertib
         case .wrongSize(let path, let size, let expected):
             "\(path): the flash image has \(size) bytes, the chip has \(expected): "
                 + (size < expected ? "is it truncated?" : "is it for another chip?")
+        case .notKept(let path, let reason): "\(path): cannot keep the chip's status registers: \(reason)"
         case .inUse(let path):
             "\(path): another chip has this flash image writable: give each board a copy, or do not ask for writable"
         }
@@ -33,11 +35,12 @@ public enum FlashContentError: Error, Equatable, Sendable, CustomStringConvertib
     public let count: Int
     /// Whether writes reach the file.
     public let isPersistent: Bool
-    /// Held for its lock.
-    private let file: Descriptor
+    /// Held for its lock; nil in memory.
+    private let file: Descriptor?
 
     /// Maps the file at `path`, which must have exactly `count` bytes.
     public init(path: String, count: Int, writable: Bool) throws(FlashContentError) {
+        let file: Descriptor
         do throws(WireError) {
             file = try Descriptor.open(path, flags: writable ? O_RDWR : O_RDONLY)
         } catch {
@@ -61,8 +64,23 @@ public enum FlashContentError: Error, Equatable, Sendable, CustomStringConvertib
             throw .unreadable(path: path, reason: systemErrorText(errno))
         }
         unsafe base = unsafe address
+        self.file = file
         self.count = count
         isPersistent = writable
+    }
+
+    /// An erased array of `count` bytes in memory.
+    package init(erased count: Int) {
+        // Safety: a fresh mapping at an address of the kernel's choice.
+        let address = unsafe mmap(nil, count, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0)
+        guard let address = unsafe address, UInt(bitPattern: address) != .max else {
+            preconditionFailure("no memory for a chip of \(count) bytes")
+        }
+        unsafe base = unsafe address
+        file = nil
+        self.count = count
+        isPersistent = false
+        erase(0..<count)
     }
 
     deinit {
@@ -100,5 +118,30 @@ public enum FlashContentError: Error, Equatable, Sendable, CustomStringConvertib
         precondition(range.lowerBound >= 0 && range.upperBound <= count, "a chip's address is in range")
         // Safety: the range was just checked.
         unsafe memset(base + range.lowerBound, 0xFF, range.count)
+    }
+
+    /// Sets, of every bit of `range`, those that `pattern` says. The range begins and ends at a multiple of 8.
+    func set(_ range: Range<Int>, _ pattern: () -> UInt64) {
+        precondition(range.lowerBound >= 0 && range.upperBound <= count, "a chip's address is in range")
+        precondition(range.lowerBound % 8 == 0 && range.upperBound % 8 == 0, "an erase block is made of words")
+        for offset in stride(from: range.lowerBound, to: range.upperBound, by: 8) {
+            // Safety: the range was just checked, and the mapping is aligned to a page.
+            let place = unsafe base + offset
+            unsafe place.storeBytes(of: place.load(as: UInt64.self) | pattern(), as: UInt64.self)
+        }
+    }
+
+    /// One byte.
+    subscript(_ offset: Int) -> UInt8 {
+        get {
+            precondition(offset >= 0 && offset < count, "a chip's address is in range")
+            // Safety: the offset was just checked.
+            return unsafe base.load(fromByteOffset: offset, as: UInt8.self)
+        }
+        set {
+            precondition(offset >= 0 && offset < count, "a chip's address is in range")
+            // Safety: the offset was just checked.
+            unsafe base.storeBytes(of: newValue, toByteOffset: offset, as: UInt8.self)
+        }
     }
 }

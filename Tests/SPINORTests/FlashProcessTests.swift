@@ -10,25 +10,32 @@ import Wire
 @Suite struct FlashProcessTests {
     /// A flash on an erased image, serving TCP.
     struct Chip {
-        let folder = TemporaryFolder()
-        let child: RunningProcess
+        let folder: TemporaryFolder
+        let process: ComponentProcess
         let port: String
 
-        init(_ arguments: [String] = []) throws {
-            try Data(repeating: 0xFF, count: MX25L25635F.size)
-                .write(to: URL(fileURLWithPath: folder.file("chip.img")))
-            child = try RunningProcess(
-                binary("flash"),
-                [
-                    "--image", folder.file("chip.img"), "--tcp", "0", "--listen", "spi=\(folder.file("spi"))",
-                    "--listen", "control=\(folder.file("control"))", "--die-with-parent",
-                ] + arguments)
-            #expect(child.waitForOutput("serprog on 127.0.0.1:"))
-            let text = child.text
+        var child: RunningProcess { process.child }
+        var control: QMPClient { process.control }
+
+        /// - Parameter folder: with an image already, or nil for an erased one.
+        init(
+            _ arguments: [String] = [], in existing: TemporaryFolder? = nil, model: SPINORModel = .mx25l25635f
+        ) throws {
+            let folder = existing ?? TemporaryFolder()
+            self.folder = folder
+            if existing == nil {
+                try Data(repeating: 0xFF, count: model.size).write(to: URL(fileURLWithPath: folder.file("chip.img")))
+            }
+            process = try ComponentProcess(
+                "flash", in: folder, listens: ["spi"],
+                ["--image", folder.file("chip.img"), "--tcp", "0", "--model", model.name] + arguments)
+            #expect(process.child.waitForOutput("serprog on 127.0.0.1:"))
+            let text = process.child.text
             let start = try #require(text.range(of: "serprog on 127.0.0.1:")).upperBound
             port = String(text[start...].prefix { $0.isNumber })
-            #expect(eventually { (try? Socket.connect(to: folder.file("control"))) != nil })
         }
+
+        func master() throws -> SerprogClient { try SerprogClient(socket: process.connect("spi")) }
 
         func flashrom(_ arguments: String...) throws -> (status: Int32?, output: String) {
             try run("/usr/sbin/flashrom", ["-p", "serprog:ip=127.0.0.1:\(port)"] + arguments)
@@ -46,7 +53,7 @@ import Wire
         let content = generator.bytes(0x5000)
         let layout = String(start, radix: 16) + ":" + String(start + content.count - 1, radix: 16) + " part\n"
         try Data(layout.utf8).write(to: URL(fileURLWithPath: chip.folder.file("layout")))
-        var whole = Data(repeating: 0xFF, count: MX25L25635F.size)
+        var whole = Data(repeating: 0xFF, count: SPINORModel.mx25l25635f.size)
         whole.replaceSubrange(start..<start + content.count, with: content)
         try whole.write(to: URL(fileURLWithPath: chip.folder.file("whole.img")))
         let written = try chip.flashrom(
@@ -65,6 +72,107 @@ import Wire
                 atPath: chip.folder.file("read.bin"), andPath: chip.folder.file("chip.img")))
     }
 
+    @Test func `flashrom writes and verifies a region of the larger chip`() throws {
+        let chip = try Chip(["--writable"], model: .mx66l1g45g)
+        var generator = SeededGenerator.fresh()
+        // Across the end of the first 16 MiB, and at the chip's end.
+        for start in [0xFF_F000, 0x7FF_F000] {
+            let content = generator.bytes(0x1000)
+            let layout = String(start, radix: 16) + ":" + String(start + content.count - 1, radix: 16) + " part\n"
+            try Data(layout.utf8).write(to: URL(fileURLWithPath: chip.folder.file("layout")))
+            let whole = try FileHandle(forWritingTo: sparse(chip.folder.file("whole.img"), SPINORModel.mx66l1g45g.size))
+            try whole.seek(toOffset: UInt64(start))
+            try whole.write(contentsOf: Data(content))
+            let written = try chip.flashrom(
+                "-c", "MX66L1G45G", "-l", chip.folder.file("layout"), "-i", "part", "-N", "-w",
+                chip.folder.file("whole.img"))
+            #expect(written.status == 0 && written.output.contains("VERIFIED"), "\(written.output)")
+            #expect(
+                try chip.master().readFlash(offset: UInt32(start), count: content.count) == content,
+                "seed \(generator.seed)")
+        }
+    }
+
+    private func sparse(_ path: String, _ size: Int) throws -> URL {
+        try Data().write(to: URL(fileURLWithPath: path))
+        let url = URL(fileURLWithPath: path)
+        try FileHandle(forWritingTo: url).truncate(atOffset: UInt64(size))
+        return url
+    }
+
+    @Test func `a process that is killed in the middle of a program leaves a torn page, and the chip still works`()
+        throws
+    {
+        let folder: TemporaryFolder
+        do {
+            let chip = try Chip(["--writable", "--busy-time", "10000", "--seed", "5"])
+            folder = chip.folder
+            let master = try chip.master()
+            _ = try master.spiTransaction(write: [SPIFlash.writeEnable], readCount: 0)
+            let page = [UInt8](repeating: 0, count: 256)
+            _ = try master.spiTransaction(
+                write: [SPIFlash.pageProgram4Byte] + SPIFlash.addressBytes(0x1000) + page, readCount: 0)
+            #expect(try master.spiTransaction(write: [SPIFlash.readStatus], readCount: 1) == [0x03])
+            chip.child.signal(SIGKILL)
+            #expect(chip.child.waitForExit() == 128 + SIGKILL)
+        }
+        let again = try Chip(["--writable"], in: folder)
+        let page = try again.master().readFlash(offset: 0x1000, count: 256)
+        #expect(page.contains { $0 != 0 } && page.contains { $0 != 0xFF }, "\(page)")
+    }
+
+    @Test func `protection bits stay in their file`() throws {
+        let folder: TemporaryFolder
+        do {
+            let chip = try Chip(["--writable", "--busy-time", "0"])
+            folder = chip.folder
+            let master = try chip.master()
+            _ = try master.spiTransaction(write: [SPIFlash.writeEnable], readCount: 0)
+            _ = try master.spiTransaction(write: [SPIFlash.writeStatus, 0x3C], readCount: 0)
+            chip.child.terminate()
+            #expect(chip.child.waitForExit() == 0)
+        }
+        let again = try Chip(["--writable"], in: folder)
+        #expect(try again.master().spiTransaction(write: [SPIFlash.readStatus], readCount: 1) == [0x3C])
+        let master = try again.master()
+        _ = try master.spiTransaction(write: [SPIFlash.writeEnable], readCount: 0)
+        _ = try master.spiTransaction(write: [SPIFlash.pageProgram4Byte, 0, 0, 0, 0, 0], readCount: 0)
+        #expect(try master.readFlash(offset: 0, count: 1) == [0xFF])
+        #expect(try master.spiTransaction(write: [SPIFlash.readSecurity], readCount: 1) == [0x20])
+    }
+
+    @Test func `faults come and go by command, and mistakes are told`() throws {
+        let chip = try Chip()
+        let (master, control) = (try chip.master(), chip.control)
+        _ = try control.execute("flash-inject-fault", ["kind": "bit-flip", "address": 16, "mask": 3])
+        #expect(try master.readFlash(offset: 16, count: 1) == [0xFC])
+        let dead = try control.execute("flash-inject-fault", ["kind": "dead"])
+        #expect(try chip.flashrom("-r", chip.folder.file("r")).output.contains("No EEPROM/flash device found"))
+        #expect(try control.execute("query-flash-faults")[0]?["kind"] == "dead")
+        _ = try control.execute("flash-clear-faults", ["id": dead["id"] ?? .null])
+        _ = try control.execute("flash-inject-fault", ["kind": "power-loss", "after": 1])
+        _ = try master.spiTransaction(write: [SPIFlash.writeEnable], readCount: 0)
+        _ = try master.spiTransaction(write: [SPIFlash.sectorErase4Byte, 0, 0, 0, 0], readCount: 0)
+        #expect(try control.execute("query-flash")["powered"] == false)
+        _ = try control.execute("flash-power-on")
+        #expect(try master.spiTransaction(write: [0x9F], readCount: 1) == [0xC2])
+        _ = try control.execute("flash-inject-fault", ["kind": "slow", "delay": "30ms"])
+        let begin = MonotonicTime.now
+        _ = try master.spiTransaction(write: [0x9F], readCount: 1)
+        #expect(MonotonicTime.now.since(begin) >= .milliseconds(30))
+        for (arguments, text) in [
+            (["kind": "tired"], "use bit-flip, dead"), (["kind": "stuck"], "'address' is 0 to 33554431"),
+            (["kind": "stuck", "address": 33_554_432], "33554431"),
+            (["kind": "bit-flip", "address": 0, "mask": 256], "'mask' is the bits"),
+            (["kind": "dead", "after": 1], "'after' does not go with"),
+            (["kind": "power-loss", "after": 0], "'after'"),
+            (["kind": "slow"], "'delay' is how long"), (["kind": "slow", "delay": "2min"], "at most 60 s"),
+        ] as [([String: JSONValue], String)] {
+            let error = #expect(throws: QMPClient.Failure.self) { try control.execute("flash-inject-fault", arguments) }
+            #expect("\(error.map { "\($0)" } ?? "")".contains(text), "\(arguments): \(String(describing: error))")
+        }
+    }
+
     @Test func `flashrom parses the discoverable parameters`() throws {
         let chip = try Chip()
         let output = try chip.flashrom("-c", "SFDP-capable chip", "-VV").output
@@ -76,14 +184,15 @@ import Wire
 
     @Test func `masters share the chip and see each other's writes, and the file stays`() throws {
         let chip = try Chip()
-        let first = try SerprogClient(socket: Socket.connect(to: chip.folder.file("spi")))
-        let second = try SerprogClient(socket: Socket.connect(to: chip.folder.file("spi")))
+        let first = try chip.master()
+        let second = try chip.master()
         _ = try first.spiTransaction(write: [SPIFlash.writeEnable], readCount: 0)
         _ = try first.spiTransaction(
             write: [SPIFlash.pageProgram4Byte] + SPIFlash.addressBytes(0x42) + [0x5A], readCount: 0)
+        #expect(eventually { (try? second.spiTransaction(write: [SPIFlash.readStatus], readCount: 1)) == [0] })
         #expect(try second.readFlash(offset: 0x42, count: 1) == [0x5A])
 
-        let control = try QMPClient(path: chip.folder.file("control"))
+        let control = chip.control
         let state = try control.execute("query-flash")
         #expect(state["model"] == "MX25L25635F")
         #expect(state["programs"] == 1)
@@ -98,8 +207,8 @@ import Wire
 
     @Test func `a peer that sends garbage loses its link and nobody else does`() throws {
         let chip = try Chip()
-        let good = try SerprogClient(socket: Socket.connect(to: chip.folder.file("spi")))
-        let bad = try Socket.connect(to: chip.folder.file("spi"))
+        let good = try chip.master()
+        let bad = try chip.process.connect("spi")
         var generator = SeededGenerator.fresh()
         try bad.send(generator.bytes(4000))
         try bad.send([SerprogCommand.spiOperation.rawValue, 0xFF, 0xFF, 0xFF])

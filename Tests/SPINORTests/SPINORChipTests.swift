@@ -3,12 +3,13 @@ import SPINOR
 import Serprog
 import TestKit
 import Testing
+import Wire
 
 /// An erased image file of its own, removed by `remove()`.
 struct ImageFile {
     let path = "/tmp/spinor-\(UUID().uuidString.prefix(8)).img"
 
-    init(size: Int = MX25L25635F.size, fill: UInt8 = 0xFF) throws {
+    init(size: Int = SPINORModel.mx25l25635f.size, fill: UInt8 = 0xFF) throws {
         // Erased is not the file's natural state: made by writing.
         try Data(repeating: fill, count: size).write(to: URL(fileURLWithPath: path))
     }
@@ -22,23 +23,25 @@ struct ImageFile {
     }
 }
 
-/// A chip on an image file of its own.
+/// An erased chip in memory.
 final class Bench {
-    let file: ImageFile
     var chip: SPINORChip
 
-    init(writable: Bool = false) throws {
-        file = try ImageFile()
+    init(
+        model: SPINORModel = .mx25l25635f, timing: SPINORTiming = .none,
+        registers: SPINORChip.NonvolatileRegisters = .init(), seed: UInt64 = 0
+    ) throws {
         chip = SPINORChip(
-            content: try FlashContent(path: file.path, count: MX25L25635F.size, writable: writable))
+            content: FlashContent(erased: model.size), model: model, timing: timing, registers: registers, seed: seed)
     }
 
-    deinit { file.remove() }
+    /// The chip's clock.
+    var now = MonotonicTime(nanoseconds: 1_000_000)
 
     @discardableResult
     func callAsFunction(_ write: [UInt8], _ readCount: Int = 0) -> [UInt8] {
         var response = [UInt8](repeating: 0xAA, count: readCount)
-        chip.transact(write, readCount: readCount, into: &response)
+        chip.transact(write, readCount: readCount, into: &response, now: now)
         return response
     }
 
@@ -197,6 +200,17 @@ final class Bench {
         #expect(chip([0x9F], 1) == [0xC2])
     }
 
+    @Test func `the larger chip has its identity, size and segments`() throws {
+        let large = try Bench(model: .mx66l1g45g)
+        #expect(large([0x9F], 3) == [0xC2, 0x20, 0x1B])
+        #expect(large([0x5A, 0, 0, 0x34, 0], 4) == [0xFF, 0xFF, 0xFF, 0x3F])
+        large.program(0x700_0001, [0x21])
+        large([0x06])
+        large([0xC5, 0xFF])
+        #expect(large([0xC8], 1) == [7])
+        #expect(large([0x03, 0, 0, 1], 1) == [0x21])
+    }
+
     @Test func `block protection keeps its range from programs and erases`() {
         chip.program(0x1FF_0000, [0x0F])
         chip([0x06])
@@ -242,42 +256,49 @@ final class Bench {
 @Suite struct FlashContentTests {
     @Test func `a private chip leaves its file alone, a writable one changes it`() throws {
         for writable in [false, true] {
-            let bench = try Bench(writable: writable)
+            let file = try ImageFile()
+            defer { file.remove() }
+            let bench = try Bench()
+            bench.chip = SPINORChip(
+                content: try FlashContent(path: file.path, count: SPINORModel.mx25l25635f.size, writable: writable))
             bench.program(0x1234, [0x5A])
             #expect(bench.read(0x1234, 1) == [0x5A])
-            #expect(try bench.file.bytes(0x1234..<0x1235) == [writable ? 0x5A : 0xFF])
+            #expect(try file.bytes(0x1234..<0x1235) == [writable ? 0x5A : 0xFF])
         }
     }
 
-    @Test(arguments: [0, MX25L25635F.size - 1, MX25L25635F.size + 1])
+    @Test(arguments: [0, SPINORModel.mx25l25635f.size - 1, SPINORModel.mx25l25635f.size + 1])
     func `an image of another size is refused with both sizes`(size: Int) throws {
         let file = try ImageFile(size: size)
         defer { file.remove() }
         let error = #expect(throws: FlashContentError.self) {
-            try FlashContent(path: file.path, count: MX25L25635F.size, writable: false)
+            try FlashContent(path: file.path, count: SPINORModel.mx25l25635f.size, writable: false)
         }
-        #expect(error == .wrongSize(path: file.path, size: UInt64(size), expected: UInt64(MX25L25635F.size)))
-        #expect(error?.description.contains(size < MX25L25635F.size ? "truncated" : "another chip") == true)
+        #expect(
+            error == .wrongSize(path: file.path, size: UInt64(size), expected: UInt64(SPINORModel.mx25l25635f.size)))
+        #expect(error?.description.contains(size < SPINORModel.mx25l25635f.size ? "truncated" : "another chip") == true)
     }
 
     @Test func `a missing image and a folder are refused by name`() {
         let missing = #expect(throws: FlashContentError.self) {
-            try FlashContent(path: "/nonexistent.img", count: MX25L25635F.size, writable: false)
+            try FlashContent(path: "/nonexistent.img", count: SPINORModel.mx25l25635f.size, writable: false)
         }
         #expect(missing?.description == "/nonexistent.img: cannot open the flash image: No such file or directory")
         #expect(throws: FlashContentError.notAFile(path: "/tmp")) {
-            try FlashContent(path: "/tmp", count: MX25L25635F.size, writable: false)
+            try FlashContent(path: "/tmp", count: SPINORModel.mx25l25635f.size, writable: false)
         }
     }
 
     @Test func `an image is writable for one chip at a time`() throws {
         let file = try ImageFile()
         defer { file.remove() }
-        let first = try FlashContent(path: file.path, count: MX25L25635F.size, writable: true)
+        let first = try FlashContent(path: file.path, count: SPINORModel.mx25l25635f.size, writable: true)
         #expect(throws: FlashContentError.inUse(path: file.path)) {
-            try FlashContent(path: file.path, count: MX25L25635F.size, writable: true)
+            try FlashContent(path: file.path, count: SPINORModel.mx25l25635f.size, writable: true)
         }
         #expect(first.isPersistent)
-        #expect(throws: Never.self) { try FlashContent(path: file.path, count: MX25L25635F.size, writable: false) }
+        #expect(throws: Never.self) {
+            try FlashContent(path: file.path, count: SPINORModel.mx25l25635f.size, writable: false)
+        }
     }
 }

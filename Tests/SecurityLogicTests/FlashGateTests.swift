@@ -65,9 +65,9 @@ final class GatedChip {
     }
 
     init() throws {
-        try Data(repeating: 0xFF, count: MX25L25635F.size).write(to: URL(fileURLWithPath: folder.file("chip.img")))
-        let content = try FlashContent(path: folder.file("chip.img"), count: MX25L25635F.size, writable: false)
-        let device = SPINORDevice(content: content)
+        try Data(repeating: 0xFF, count: SPINORModel.mx25l25635f.size).write(to: URL(fileURLWithPath: folder.file("chip.img")))
+        let content = try FlashContent(path: folder.file("chip.img"), count: SPINORModel.mx25l25635f.size, writable: false)
+        let device = SPINORDevice(SPINORChip(content: content))
         self.device = device
         let path = folder.file("chip")
         let denials = denials
@@ -151,8 +151,8 @@ final class GatedChip {
                 readCount: 0)
         }
         let adapter = try chip.port(.adapter)
-        let bytes = try adapter.readFlash(offset: 0, count: MX25L25635F.size)
-        #expect(bytes.count == MX25L25635F.size)
+        let bytes = try adapter.readFlash(offset: 0, count: SPINORModel.mx25l25635f.size)
+        #expect(bytes.count == SPINORModel.mx25l25635f.size)
         for index in 0..<32 { #expect(bytes[index << 20] == UInt8(index)) }
     }
 
@@ -194,7 +194,7 @@ final class GatedChip {
                 atPath: chip.folder.file("read.img"), andPath: chip.folder.file("chip.img")))
 
         try Data("0:fff part\n".utf8).write(to: URL(fileURLWithPath: chip.folder.file("layout")))
-        try Data(repeating: 0x12, count: MX25L25635F.size)
+        try Data(repeating: 0x12, count: SPINORModel.mx25l25635f.size)
             .write(to: URL(fileURLWithPath: chip.folder.file("new.img")))
         let write = try run(
             "/usr/sbin/flashrom",

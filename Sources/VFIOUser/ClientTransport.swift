@@ -30,12 +30,12 @@ internal import Wire
     private static let attention: UInt64 = 50_000
 
     /// One command at a time.
-    private let turn = Monitor()
+    private let turn = ShortLock()
     // The next four: protected by `turn`.
     private var nextIdentifier: UInt16 = 0
     private var transfer = Capabilities.defaultTransfer
     private var lastReply: UInt64 = 0
-    // Safety: 32 bytes for a command's header and fixed part; allocated in init, freed in deinit.
+    // Safety: 48 bytes for a command's header, fixed part and short data; allocated in init, freed in deinit.
     private let head: UnsafeMutableRawBufferPointer
 
     private struct Twin {
@@ -57,7 +57,7 @@ internal import Wire
         self.memory = memory
         self.timeout = timeout
         self.onGone = onGone
-        unsafe head = .allocate(byteCount: 32, alignment: 64)
+        unsafe head = .allocate(byteCount: ShortAccess.maximumSize, alignment: 64)
         socket.setReceiveTimeout(timeout)
         reference.set(self)
     }
@@ -226,6 +226,13 @@ internal import Wire
     ) -> VFIOUserError? {
         turn.lock()
         defer { turn.unlock() }
+        return unsafe readParts(region, offset, bytes)
+    }
+
+    /// `regionRead` while `turn` is held.
+    private func readParts(
+        _ region: UInt32, _ offset: UInt64, _ bytes: UnsafeMutableRawBufferPointer
+    ) -> VFIOUserError? {
         var done = 0
         while done < bytes.count {
             let count = min(bytes.count - done, transfer)
@@ -248,12 +255,99 @@ internal import Wire
         return nil
     }
 
+    /// Reads a register of 1…8 bytes; nil on an error. The shortest way: see `ShortAccess`.
+    func readRegister(_ region: UInt32, _ offset: UInt64, _ count: UInt32) -> UInt64? {
+        turn.lock()
+        defer { turn.unlock() }
+        guard Int(count) <= transfer else {
+            var value: UInt64 = 0
+            // Safety: count ≤ 8 bytes of a local integer.
+            let error = unsafe withUnsafeMutableBytes(of: &value) { raw in
+                unsafe readParts(region, offset, UnsafeMutableRawBufferPointer(rebasing: raw[..<Int(count)]))
+            }
+            return error == nil ? value : nil
+        }
+        guard let identifier = begin(.regionRead, region, offset, count, nil, posted: false) else { return nil }
+        let fixed = MessageHeader.size + RegionAccess.size
+        var value: UInt64 = 0
+        // Safety: the reply is used only inside the closure, and has so many bytes as its count says.
+        let error = unsafe awaitReply(.regionRead, identifier) { reply, _ in
+            guard reply.count == fixed + Int(count), unsafe echoes(reply) else { return false }
+            value = unsafe ShortAccess.load(reply.baseAddress! + fixed, count)
+            return true
+        }
+        return error == nil ? value : nil
+    }
+
+    /// Writes a register of 1…8 bytes; false on an error. `posted` does not wait for a reply.
+    func writeRegister(_ region: UInt32, _ offset: UInt64, _ count: UInt32, _ value: UInt64, posted: Bool) -> Bool {
+        turn.lock()
+        defer { turn.unlock() }
+        guard Int(count) <= transfer else {
+            var value = value
+            // Safety: count ≤ 8 bytes of a local integer.
+            return unsafe withUnsafeBytes(of: &value) { raw in
+                unsafe writeParts(region, offset, UnsafeRawBufferPointer(rebasing: raw[..<Int(count)]), posted: posted)
+            } == nil
+        }
+        guard let identifier = begin(.regionWrite, region, offset, count, value, posted: posted) else { return false }
+        if posted { return true }
+        // Safety: the reply is used only inside the closure.
+        return unsafe awaitReply(.regionWrite, identifier) { reply, _ in
+            unsafe reply.count == MessageHeader.size + RegionAccess.size && echoes(reply)
+        } == nil
+    }
+
+    /// Sends a register's access, whole in `head`; returns its identifier, or nil when the link is gone. `turn` is held.
+    @inline(__always)
+    private func begin(
+        _ command: VFIOUserCommand, _ region: UInt32, _ offset: UInt64, _ count: UInt32, _ value: UInt64?, posted: Bool
+    ) -> UInt16? {
+        guard !isGone.load(ordering: .acquiring) else { return nil }
+        nextIdentifier &+= 1
+        let identifier = nextIdentifier
+        let data = value == nil ? 0 : count
+        // Safety: `head` holds a short access: see `head`.
+        let bytes = unsafe head.baseAddress!
+        unsafe ShortAccess.encode(
+            id: identifier, command: command,
+            flags: posted ? MessageHeader.typeCommand | MessageHeader.noReply : MessageHeader.typeCommand, data: data,
+            offset: offset, region: region, count: count, into: bytes)
+        let fixed = MessageHeader.size + RegionAccess.size
+        if let value { unsafe bytes.storeBytes(of: value, toByteOffset: fixed, as: UInt64.self) }
+        do throws(WireError) {
+            unsafe try link.sendShort(UnsafeRawBufferPointer(start: bytes, count: fixed + Int(data)))
+        } catch {
+            _ = fail("\(command): \(error)")
+            return nil
+        }
+        return identifier
+    }
+
+    /// Whether a reply of 32 bytes or more names the access that `head` asks for. `turn` is held.
+    @inline(__always)
+    private func echoes(_ reply: UnsafeRawBufferPointer) -> Bool {
+        // Safety: the caller has checked the reply's size; `head` is longer than 32 bytes.
+        let (told, asked) = unsafe (reply.baseAddress!, UnsafeRawPointer(head.baseAddress!))
+        return unsafe told.loadUnaligned(fromByteOffset: 16, as: UInt64.self)
+            == asked.load(fromByteOffset: 16, as: UInt64.self)
+            && told.loadUnaligned(fromByteOffset: 24, as: UInt64.self)
+                == asked.load(fromByteOffset: 24, as: UInt64.self)
+    }
+
     /// Writes bytes of a region; `posted` does not wait for a reply.
     func regionWrite(
         _ region: UInt32, _ offset: UInt64, _ bytes: UnsafeRawBufferPointer, posted: Bool
     ) -> VFIOUserError? {
         turn.lock()
         defer { turn.unlock() }
+        return unsafe writeParts(region, offset, bytes, posted: posted)
+    }
+
+    /// `regionWrite` while `turn` is held.
+    private func writeParts(
+        _ region: UInt32, _ offset: UInt64, _ bytes: UnsafeRawBufferPointer, posted: Bool
+    ) -> VFIOUserError? {
         var done = 0
         while done < bytes.count {
             let count = min(bytes.count - done, transfer)
@@ -273,8 +367,8 @@ internal import Wire
     }
 
     private func encodeHead(_ access: RegionAccess) {
-        // Safety: the last 16 of the 32 bytes.
-        var span = unsafe MutableRawSpan(_unsafeBytes: UnsafeMutableRawBufferPointer(rebasing: head[16...]))
+        // Safety: the fixed part's 16 bytes.
+        var span = unsafe MutableRawSpan(_unsafeBytes: UnsafeMutableRawBufferPointer(rebasing: head[16..<32]))
         access.encode(into: &span)
     }
 
@@ -288,34 +382,51 @@ internal import Wire
         nextIdentifier &+= 1
         let identifier = nextIdentifier
         let header = MessageHeader.command(command, id: identifier, payload: fixed + body.count, noReply: noReply)
-        // Safety: the first 16 of the 32 bytes.
+        // Safety: the header's 16 bytes.
         var room = unsafe MutableRawSpan(_unsafeBytes: UnsafeMutableRawBufferPointer(rebasing: head[..<16]))
         header.encode(into: &room)
         do throws(WireError) {
             // Safety: fixed ≤ 16.
             unsafe try link.send(
                 UnsafeRawBufferPointer(rebasing: head[..<(16 + fixed)]), body, descriptors: descriptors)
-            if noReply { return nil }
-            let now = RoughTime.now
-            // A server that was left alone for longer than it polls is asleep. Polling for its answer would only keep
-            // a core from it: on a busy machine that doubles the round trip.
-            let polling = now &- lastReply < Self.attention
+        } catch {
+            return fail("\(command): \(error)")
+        }
+        return noReply ? nil : unsafe awaitReply(command, identifier, check)
+    }
+
+    /// Awaits the reply to the command of an identifier and hands it to `check`, which says whether it answers the
+    /// command. `turn` is held.
+    @inline(__always)
+    private func awaitReply(
+        _ command: VFIOUserCommand, _ identifier: UInt16, _ check: (UnsafeRawBufferPointer, [Descriptor]) -> Bool
+    ) -> VFIOUserError? {
+        // A server that was left alone for longer than it polls is asleep. Polling for its answer would only keep
+        // a core from it: on a busy machine that doubles the round trip.
+        let polling = RoughTime.now &- lastReply < Self.attention
+        do throws(WireError) {
             while true {
-                // Safety: the reply is used only inside the closure.
-                let outcome = unsafe try link.receive(polling: polling) { message, came in
-                    unsafe judge(message, came, command, identifier, check)
+                guard let message = unsafe try link.next(polling: polling) else {
+                    return fail("it closed the link in answer to \(command)")
                 }
-                switch outcome {
-                case nil: return fail("it closed the link in answer to \(command)")
-                case .done?:
+                // The successful reply to this very command, in two loads. Safety: a message has 16 bytes or more.
+                if unsafe message.loadUnaligned(as: UInt32.self)
+                    == UInt32(identifier) | UInt32(command.rawValue) << 16,
+                    unsafe message.loadUnaligned(fromByteOffset: 8, as: UInt32.self)
+                        & (MessageHeader.typeMask | MessageHeader.errorFlag) == MessageHeader.typeReply
+                {
+                    // A list of none costs a retain and a release.
+                    let answers = unsafe check(message, link.hasDescriptors ? link.takeDescriptors() : [])
                     lastReply = RoughTime.now
+                    guard answers else { return fail("its reply to \(command) is malformed") }
                     if servesInBand { try serveBuffered() }
                     return nil
-                case .refused(let error)?:
+                }
+                let descriptors = link.takeDescriptors()
+                let error = unsafe try judge(message, descriptors, command, identifier)
+                if let error {
                     lastReply = RoughTime.now
-                    return .refused(command, error)
-                case .wrong(let reason)?: return fail(reason)
-                case .command(let message)?: try answer(message, on: link)
+                    return error
                 }
             }
         } catch .timedOut {
@@ -331,25 +442,22 @@ internal import Wire
         return .gone(goneReason ?? reason)
     }
 
-    private enum Outcome {
-        case done
-        case refused(ErrorNumber)
-        case wrong(String)
-        case command([UInt8])
-    }
-
+    /// What came instead of a successful reply: a command of the server is answered, anything else is an error.
+    @inline(never)
     private func judge(
         _ message: UnsafeRawBufferPointer, _ descriptors: [Descriptor], _ command: VFIOUserCommand,
-        _ identifier: UInt16, _ check: (UnsafeRawBufferPointer, [Descriptor]) -> Bool
-    ) -> Outcome {
+        _ identifier: UInt16
+    ) throws(WireError) -> VFIOUserError? {
         let header = unsafe MessageHeader(RawSpan(_unsafeBytes: message))
-        if header.isCommand { return unsafe .command([UInt8](message)) }
+        if header.isCommand {
+            try answer(unsafe [UInt8](message), on: link)
+            return nil
+        }
         guard header.isReply, header.id == identifier, header.command == command else {
-            return .wrong(
+            return fail(
                 "its reply \(header.id) to \(header.command) answers nothing: awaited \(identifier) to \(command)")
         }
-        if let refusal = header.refusal { return .refused(refusal) }
-        return unsafe check(message, descriptors) ? .done : .wrong("its reply to \(command) is malformed")
+        return .refused(command, header.refusal ?? .invalid)
     }
 
     // MARK: The server's commands

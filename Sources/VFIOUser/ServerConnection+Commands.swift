@@ -32,6 +32,46 @@ extension ServerConnection {
         }
     }
 
+    /// Does one access of a register and answers it. Serving thread only.
+    func answer(_ access: ShortAccess) {
+        // Safety: `reply` has room for 48 bytes and more; only this thread uses it.
+        let bytes = unsafe reply.baseAddress!
+        let fixed = MessageHeader.size + RegionAccess.size
+        do throws(ErrorNumber) {
+            try check(access)
+            if access.isWrite {
+                unsafe bytes.storeBytes(of: access.value, toByteOffset: fixed, as: UInt64.self)
+                try device.writeRegion(
+                    access.region, offset: access.offset,
+                    from: unsafe RawSpan(_unsafeStart: bytes + fixed, byteCount: Int(access.count)))
+            } else {
+                var data = unsafe MutableRawSpan(_unsafeStart: bytes + fixed, byteCount: Int(access.count))
+                try device.readRegion(access.region, offset: access.offset, into: &data)
+            }
+        } catch {
+            return refuse(access.header, error)
+        }
+        guard access.wantsReply else { return }
+        unsafe ShortAccess.encode(
+            id: access.id, command: access.isWrite ? .regionWrite : .regionRead, flags: MessageHeader.typeReply,
+            data: access.isWrite ? 0 : access.count, offset: access.offset, region: access.region, count: access.count,
+            into: bytes)
+        do throws(WireError) {
+            unsafe try link.sendShort(
+                UnsafeRawBufferPointer(start: bytes, count: fixed + (access.isWrite ? 0 : Int(access.count))))
+        } catch {
+            close(Self.reason(error))
+        }
+    }
+
+    @inline(__always)
+    private func check(_ access: ShortAccess) throws(ErrorNumber) {
+        guard access.region < UInt32(regionCount) else { throw .invalid }
+        // Safety: the region is below `regionCount`; see `limits`.
+        let limit = unsafe access.isWrite ? limits[Int(access.region)].writable : limits[Int(access.region)].readable
+        guard access.offset <= limit, UInt64(access.count) <= limit - access.offset else { throw .invalid }
+    }
+
     private func refuse(_ header: MessageHeader, _ error: ErrorNumber) {
         guard header.wantsReply else { return }
         var room = unsafe MutableRawSpan(_unsafeBytes: replyRoom(0..<MessageHeader.size))

@@ -1,3 +1,4 @@
+internal import Synchronization
 internal import Wire
 
 /// One client of a server: receives its commands, answers them, and reaches its memory by messages.
@@ -21,7 +22,6 @@ internal import Wire
 
     private let monitor = Monitor()
     private struct Shared {
-        var isReading = false
         var sleepers = 0
         var queue: [(message: [UInt8], descriptors: [Descriptor])] = []
         var isClosed = false
@@ -32,6 +32,24 @@ internal import Wire
     // Safety: allocated in init, freed in deinit, protected by `monitor`. Behind a pointer for the same reason as
     // `MessageLink.receiving`.
     private let shared: UnsafeMutablePointer<Shared>
+
+    /// Who reads: bit `reading` while somebody does, bit `attention` while there is more to look at under `monitor`
+    /// (a sleeper, a queued command, the end). The serving thread takes and gives the role by one atomic operation as
+    /// long as no attention is asked for; everybody else changes the word under `monitor`.
+    private let role = Atomic<UInt32>(0)
+    private static let reading: UInt32 = 1
+    private static let attention: UInt32 = 2
+
+    /// What an access of a register needs to know of its region: side by side, and without a descriptor to retain.
+    struct RegionLimits {
+        /// 0 where the region cannot be read, or written.
+        var readable: UInt64
+        var writable: UInt64
+    }
+
+    // Safety: `regionCount` of them, allocated and filled in init, freed in deinit, never changed.
+    let limits: UnsafeMutablePointer<RegionLimits>
+    let regionCount: Int
 
     /// One DMA message at a time.
     private let turn = Monitor()
@@ -59,6 +77,13 @@ internal import Wire
         self.log = log
         unsafe shared = .allocate(capacity: 1)
         unsafe shared.initialize(to: Shared())
+        regionCount = regions.count
+        unsafe limits = .allocate(capacity: max(1, regions.count))
+        for (index, region) in regions.enumerated() {
+            unsafe (limits + index).initialize(
+                to: RegionLimits(
+                    readable: region.isReadable ? region.length : 0, writable: region.isWritable ? region.length : 0))
+        }
         unsafe command = .allocate(byteCount: MessageLink.maximumMessage, alignment: 64)
         unsafe reply = .allocate(byteCount: MessageLink.maximumMessage, alignment: 64)
     }
@@ -66,6 +91,7 @@ internal import Wire
     deinit {
         unsafe shared.deinitialize(count: 1)
         unsafe shared.deallocate()
+        unsafe limits.deallocate()
         unsafe command.deallocate()
         unsafe reply.deallocate()
     }
@@ -73,9 +99,56 @@ internal import Wire
     /// Serves until the client leaves or the link is closed.
     func serve() {
         device.dma.setMessenger(self)
-        while let (size, descriptors) = nextCommand() { handle(size, descriptors) }
+        while serveNext() {}
         close(nil)
         device.dma.setMessenger(nil)
+    }
+
+    /// Serves one command; false when the link is closed.
+    ///
+    /// A register's access, which is what a sleeping server is woken for, is answered on the shortest way: read in
+    /// place, and no lock, allocation or reference counting between the receive and the send. Everything else copies
+    /// the message and goes through `handle`.
+    private func serveNext() -> Bool {
+        guard role.compareExchange(expected: 0, desired: Self.reading, ordering: .acquiring).exchanged else {
+            guard let (size, descriptors) = nextCommand() else { return false }
+            handle(size, descriptors)
+            return true
+        }
+        let message: UnsafeRawBufferPointer
+        do throws(WireError) {
+            // Safety: used only until the reading role is given back.
+            guard let next = unsafe try link.next() else { return hasEnded(nil) }
+            unsafe message = next
+        } catch {
+            return hasEnded("\(error)")
+        }
+        // Safety: a message has 16 bytes or more, and so many as its count says.
+        if isNegotiated, let access = unsafe ShortAccess(message), !link.hasDescriptors {
+            stopReading()
+            answer(access)
+            return true
+        }
+        let header = unsafe MessageHeader(RawSpan(_unsafeBytes: message))
+        if header.isReply {
+            let reply = unsafe [UInt8](message)
+            monitor.lock()
+            stopReading(after: .reply(reply))
+            monitor.unlock()
+            return true
+        }
+        let descriptors = link.takeDescriptors()
+        unsafe command.copyMemory(from: message)
+        stopReading()
+        handle(message.count, descriptors)
+        return true
+    }
+
+    /// What the serving thread does when nothing comes any more.
+    private func hasEnded(_ reason: String?) -> Bool {
+        stopReading()
+        close(reason)
+        return false
     }
 
     /// Ends the link from any thread, with one log line if there is a reason.
@@ -83,6 +156,7 @@ internal import Wire
         monitor.lock()
         let first = unsafe !shared.pointee.isClosed
         unsafe shared.pointee.isClosed = true
+        settleAttention()
         monitor.broadcast()
         monitor.unlock()
         guard first else { return }
@@ -108,7 +182,8 @@ internal import Wire
         case timedOut
     }
 
-    /// The next command, copied to `command`; nil when the link is closed.
+    /// The next command, copied to `command`; nil when the link is closed. The serving thread's way while there is
+    /// anything but the next message to look at.
     private func nextCommand() -> (size: Int, descriptors: [Descriptor])? {
         monitor.lock()
         while true {
@@ -118,27 +193,26 @@ internal import Wire
             }
             if unsafe !shared.pointee.queue.isEmpty {
                 let (message, descriptors) = unsafe shared.pointee.queue.removeFirst()
+                settleAttention()
                 monitor.unlock()
                 // Safety: no message is longer than `command`.
                 unsafe message.withUnsafeBytes { unsafe command.copyMemory(from: $0) }
                 return (message.count, descriptors)
             }
-            if unsafe shared.pointee.isReading {
+            guard startReading() else {
                 unsafe shared.pointee.sleepers += 1
                 monitor.wait()
                 unsafe shared.pointee.sleepers -= 1
+                settleAttention()
                 continue
             }
-            unsafe shared.pointee.isReading = true
             monitor.unlock()
             let incoming = receiveOne(forServing: true, until: nil)
             monitor.lock()
-            stopReading()
-            switch incoming {
-            case .command(let size, let descriptors):
+            stopReading(after: incoming)
+            if case .command(let size, let descriptors) = incoming {
                 monitor.unlock()
                 return (size, descriptors)
-            default: take(incoming)
             }
         }
     }
@@ -161,10 +235,44 @@ internal import Wire
         }
     }
 
-    /// Gives the reading role back. The lock is held.
+    /// Takes the reading role; false where another thread has it, which then tells the sleepers when it is free. The
+    /// lock is held.
+    private func startReading() -> Bool {
+        // With `attention` set the reader cannot give the role back without the lock.
+        let old = role.bitwiseOr(Self.reading | Self.attention, ordering: .acquiringAndReleasing).oldValue
+        guard old & Self.reading == 0 else { return false }
+        settleAttention()
+        return true
+    }
+
+    /// Gives the reading role back. The lock is not held.
+    @inline(__always)
     private func stopReading() {
-        unsafe shared.pointee.isReading = false
+        if role.compareExchange(expected: Self.reading, desired: 0, ordering: .releasing).exchanged { return }
+        stopReadingAttended()
+    }
+
+    @inline(never)
+    private func stopReadingAttended() {
+        monitor.lock()
+        stopReading(after: nil)
+        monitor.unlock()
+    }
+
+    /// Hands on what was read, then gives the role back: the next reader finds it in its place. The lock is held.
+    private func stopReading(after incoming: Incoming?) {
+        if let incoming { take(incoming) }
+        role.bitwiseAnd(~Self.reading, ordering: .releasing)
         if unsafe shared.pointee.sleepers > 0 { monitor.broadcast() }
+    }
+
+    /// Asks for attention where there is reason to. The lock is held.
+    private func settleAttention() {
+        if unsafe shared.pointee.sleepers > 0 || shared.pointee.isClosed || !shared.pointee.queue.isEmpty {
+            role.bitwiseOr(Self.attention, ordering: .relaxed)
+        } else {
+            role.bitwiseAnd(~Self.attention, ordering: .relaxed)
+        }
     }
 
     /// Hands on what was read. The lock is held, and let go of only to close the link.
@@ -173,6 +281,7 @@ internal import Wire
         switch incoming {
         case .queued(let message, let descriptors):
             unsafe shared.pointee.queue.append((message, descriptors))
+            settleAttention()
             if unsafe shared.pointee.queue.count <= Self.maximumQueue { return }
             reason = "more than \(Self.maximumQueue) commands wait for the device"
         case .reply(let message):
@@ -307,18 +416,17 @@ internal import Wire
             }
             if unsafe shared.pointee.isClosed { return nil }
             var isLate = false
-            if unsafe shared.pointee.isReading {
+            if !startReading() {
                 unsafe shared.pointee.sleepers += 1
                 isLate = !monitor.wait(until: deadline.nanoseconds)
                 unsafe shared.pointee.sleepers -= 1
+                settleAttention()
             } else {
-                unsafe shared.pointee.isReading = true
                 monitor.unlock()
                 let incoming = receiveOne(forServing: false, until: deadline)
                 monitor.lock()
-                stopReading()
                 if case .timedOut = incoming { isLate = true }
-                take(incoming)
+                stopReading(after: incoming)
             }
             if isLate, unsafe shared.pointee.answer == nil, unsafe !shared.pointee.isClosed {
                 monitor.unlock()

@@ -203,14 +203,9 @@ public import Wire
 
     /// Reads a register of 1, 2, 4 or 8 bytes; all ones when the server refuses it or is gone.
     public func read(region: UInt32, offset: UInt64, width: Int) -> UInt64 {
-        var value: UInt64 = .max
         let count = min(max(width, 1), 8)
-        // Safety: count ≤ 8 bytes of a local integer.
-        let result = unsafe withUnsafeMutableBytes(of: &value) { raw in
-            unsafe transport.regionRead(region, offset, UnsafeMutableRawBufferPointer(rebasing: raw[..<count]))
-        }
-        let mask: UInt64 = count == 8 ? .max : (1 << UInt64(count * 8)) - 1
-        return result == nil ? value & mask : mask
+        return transport.readRegister(region, offset, UInt32(count))
+            ?? (count == 8 ? .max : (1 << UInt64(count * 8)) - 1)
     }
 
     /// Writes a register of 1, 2, 4 or 8 bytes and waits until the device has it. False when the server refuses it or
@@ -218,24 +213,14 @@ public import Wire
     @discardableResult
     public func write(region: UInt32, offset: UInt64, width: Int, value: UInt64) -> Bool {
         if !ioEvents.isEmpty, ring(region, offset, width, value) { return true }
-        var value = value
-        let count = min(max(width, 1), 8)
-        // Safety: count ≤ 8 bytes of a local integer.
-        return unsafe withUnsafeMutableBytes(of: &value) { raw in
-            unsafe transport.regionWrite(region, offset, UnsafeRawBufferPointer(rebasing: raw[..<count]), posted: false)
-        } == nil
+        return transport.writeRegister(region, offset, UInt32(min(max(width, 1), 8)), value, posted: false)
     }
 
     /// Writes a register without waiting: the server processes it before any later command.
     @discardableResult
     public func post(region: UInt32, offset: UInt64, width: Int, value: UInt64) -> Bool {
         if !ioEvents.isEmpty, ring(region, offset, width, value) { return true }
-        var value = value
-        let count = min(max(width, 1), 8)
-        // Safety: count ≤ 8 bytes of a local integer.
-        return unsafe withUnsafeMutableBytes(of: &value) { raw in
-            unsafe transport.regionWrite(region, offset, UnsafeRawBufferPointer(rebasing: raw[..<count]), posted: true)
-        } == nil
+        return transport.writeRegister(region, offset, UInt32(min(max(width, 1), 8)), value, posted: true)
     }
 
     /// How many doorbells the server offered.

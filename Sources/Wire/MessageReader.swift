@@ -57,6 +57,8 @@ public enum Framing: Sendable {
     private var end = 0
     private var pendingDescriptors: [Descriptor] = []
     private var wait: AdaptiveWait
+    /// The sleep that brought the last message, for `wait` to learn from: ticks, and nanoseconds polled before it.
+    private var lastSleep: (start: UInt64, end: UInt64, polled: UInt64)?
 
     /// `batch` bytes of room beyond one longest message: what one receive call may bring in small ones.
     public init(socket: Socket, framing: Framing, batch: Int = 65_536, wait: AdaptiveWait = AdaptiveWait()) {
@@ -80,30 +82,48 @@ public enum Framing: Sendable {
         return unsafe try framing.length(UnsafeRawBufferPointer(rebasing: buffer[start..<end]))
     }
 
+    /// True when descriptors came with the message that `next` returned last, or with one before it.
+    public var hasDescriptors: Bool { start == end && !pendingDescriptors.isEmpty }
+
+    /// Takes the descriptors that came with the message that `next` returned last. Those that nobody takes stay for the
+    /// next message that ends a receive.
+    public mutating func takeDescriptors() -> [Descriptor] {
+        guard hasDescriptors else { return [] }
+        let descriptors = pendingDescriptors
+        pendingDescriptors = []
+        return descriptors
+    }
+
     /// Hands the next whole message, its prefix included, to `body`, and returns what `body` returns; nil at the end
     /// of the stream between two messages. The bytes are valid only inside `body`, and may be changed there.
-    /// Throws `.timedOut` when `deadline` passes before the message is whole; what came of it is kept. With `polling`
-    /// false it sleeps at once and learns nothing: for a caller who knows that the other side sleeps.
+    /// Deadlines and `polling` as in `next(until:polling:)`.
+    @inlinable
     public mutating func next<Result>(
         until deadline: MonotonicTime? = nil, polling: Bool = true,
         _ body: (UnsafeMutableRawBufferPointer, consuming [Descriptor]) -> Result
     ) throws(WireError) -> Result? {
+        guard let message = unsafe try next(until: deadline, polling: polling) else { return nil }
+        return unsafe body(message, takeDescriptors())
+    }
+
+    /// The next whole message, its prefix included; nil at the end of the stream between two messages. The bytes are
+    /// valid until the next call, and may be changed until then.
+    ///
+    /// Throws `.timedOut` when `deadline` passes before the message is whole; what came of it is kept. With `polling`
+    /// false it sleeps at once and learns nothing: for a caller who knows that the other side sleeps.
+    public mutating func next(
+        until deadline: MonotonicTime? = nil, polling: Bool = true
+    ) throws(WireError) -> UnsafeMutableRawBufferPointer? {
         while true {
             if let length = try wholeLength(), end - start >= length {
                 // Safety: start + length ≤ end ≤ buffer.count.
                 let message = unsafe UnsafeMutableRawBufferPointer(rebasing: buffer[start..<start + length])
                 start += length
-                let isLast = start == end
-                if isLast {
+                if start == end {
                     start = 0
                     end = 0
                 }
-                if isLast, !pendingDescriptors.isEmpty {
-                    let descriptors = pendingDescriptors
-                    pendingDescriptors = []
-                    return unsafe body(message, descriptors)
-                }
-                return unsafe body(message, [])
+                return unsafe message
             }
             if start > 0, unsafe buffer.count - start < framing.capacity {
                 // Safety: both ranges lie in the buffer; memmove allows them to overlap.
@@ -111,16 +131,7 @@ public enum Framing: Sendable {
                 end -= start
                 start = 0
             }
-            let room = unsafe UnsafeMutableRawBufferPointer(rebasing: buffer[end...])
-            let received: Socket.Received
-            if polling {
-                received = unsafe try socket.receive(
-                    into: room, descriptors: &pendingDescriptors, polling: &wait, until: deadline)
-            } else {
-                if let deadline { try socket.wait(for: .readable, until: deadline) }
-                received = unsafe try socket.receive(into: room, descriptors: &pendingDescriptors)
-            }
-            switch received {
+            switch try receive(until: deadline, polling: polling) {
             case .bytes(let count): end += count
             case .end:
                 if end > start { throw .closed(inMessage: true) }
@@ -129,5 +140,39 @@ public enum Framing: Sendable {
             }
             if pendingDescriptors.count > Int(CS_MAX_DESCRIPTORS) { throw .truncated }
         }
+    }
+
+    /// One receive, polled as learned. What a sleep teaches is learned at the next one: the message comes first.
+    private mutating func receive(until deadline: MonotonicTime?, polling: Bool) throws(WireError) -> Socket.Received {
+        // Safety: end ≤ buffer.count.
+        let room = unsafe UnsafeMutableRawBufferPointer(rebasing: buffer[end...])
+        var sleep: (start: UInt64, end: UInt64, polled: UInt64)?
+        if polling {
+            if let last = lastSleep {
+                wait.sleepWon(polled: last.polled, slept: RoughTime.nanoseconds(ticks: last.end &- last.start))
+                lastSleep = nil
+            }
+            let budget = wait.takeBudget()
+            if budget > 0 {
+                let start = RoughTime.now
+                repeat {
+                    let received = unsafe try socket.receive(
+                        into: room, descriptors: &pendingDescriptors, waiting: false)
+                    if received != .nothing {
+                        wait.pollingWon()
+                        return received
+                    }
+                    relax()
+                } while RoughTime.now &- start < budget
+            }
+            sleep = (RoughTime.ticks, 0, budget)
+        }
+        if let deadline { try socket.wait(for: .readable, until: deadline) }
+        let received = unsafe try socket.receive(into: room, descriptors: &pendingDescriptors)
+        if sleep != nil {
+            sleep!.end = RoughTime.ticks
+            lastSleep = sleep
+        }
+        return received
     }
 }

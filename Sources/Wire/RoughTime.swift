@@ -7,10 +7,19 @@ internal import CSystem
 /// may be.
 public enum RoughTime {
     /// Nanoseconds since some moment.
-    public static var now: UInt64 {
+    public static var now: UInt64 { nanoseconds(ticks: ticks) }
+
+    /// The same moment in the unit that is read fastest.
+    static var ticks: UInt64 {
+        let ticks = cs_ticks()
+        return ticks == 0 ? cs_monotonic() : ticks
+    }
+
+    /// So many ticks in nanoseconds.
+    static func nanoseconds(ticks: UInt64) -> UInt64 {
         let scale = scale
-        if scale == 0 { return cs_monotonic() }
-        let product = cs_ticks().multipliedFullWidth(by: scale)
+        if scale == 0 { return ticks }
+        let product = ticks.multipliedFullWidth(by: scale)
         return product.high << 32 | product.low >> 32
     }
 

@@ -119,6 +119,22 @@ public final class Socket: Sendable {
         }
     }
 
+    /// Sends one short message: as `send`, and where the kernel takes all of it at once, which it does unless its
+    /// buffer is nearly full, for fewer instructions.
+    public func sendShort(_ bytes: UnsafeRawBufferPointer) throws(WireError) {
+        // Safety: the buffer is valid for its count by the caller's promise.
+        let count = unsafe cs_send_part(descriptor.rawValue, bytes.baseAddress, bytes.count, 0)
+        if count == bytes.count { return }
+        if count < 0 {
+            switch errno {
+            case EINTR, EAGAIN: return unsafe try send(bytes)
+            case EPIPE, ECONNRESET: throw .closed(inMessage: false)
+            default: throw .last("send", "socket")
+            }
+        }
+        unsafe try send(UnsafeRawBufferPointer(rebasing: bytes[count...]))
+    }
+
     /// Sends an array's bytes.
     public func send(_ bytes: [UInt8], descriptors: [Descriptor] = []) throws(WireError) {
         let buffer = bytes
@@ -162,34 +178,52 @@ public final class Socket: Sendable {
     public func receive(
         into buffer: UnsafeMutableRawBufferPointer, descriptors: inout [Descriptor], waiting: Bool = true
     ) throws(WireError) -> Received {
-        // Safety: the kernel writes at most `buffer.count` bytes; the tuple holds CS_MAX_DESCRIPTORS numbers.
         while true {
-            var numbers = InlineArray<64, Int32>(repeating: -1)
-            var count: Int32 = 64
             var truncated = false
-            var span = numbers.mutableSpan
-            let received = unsafe span.withUnsafeMutableBufferPointer { room in
-                unsafe cs_receive(
-                    descriptor.rawValue, buffer.baseAddress, buffer.count, room.baseAddress, &count, &truncated,
+            // Safety: the kernel writes at most `buffer.count` bytes and the room of one `cs_control`, which
+            // `cs_receive` initialises before it returns.
+            let received = unsafe withUnsafeTemporaryAllocation(of: cs_control.self, capacity: 1) { control in
+                let control = control.baseAddress!
+                let received = unsafe cs_receive(
+                    descriptor.rawValue, buffer.baseAddress, buffer.count, control,
                     waiting ? 0 : Int32(cs_dont_wait))
+                if unsafe control.pointee.length > 0 || control.pointee.truncated {
+                    truncated = unsafe control.pointee.truncated
+                    unsafe Self.take(control, &descriptors)
+                }
+                return received
             }
             if received < 0 {
-                switch errno {
-                case EINTR: continue
-                case EAGAIN:
-                    if waiting {
-                        if givesUp.load(ordering: .relaxed) { throw .timedOut }
-                        try wait(for: .readable, until: nil)
-                        continue
-                    }
-                    return .nothing
-                case ECONNRESET: return .end
-                default: throw .last("recvmsg", "socket")
-                }
+                if try isWorthRepeating(errno, waiting) { continue }
+                return errno == ECONNRESET ? .end : .nothing
             }
-            for index in 0..<Int(count) { descriptors.append(Descriptor(adopting: numbers[index])) }
             if truncated { throw .truncated }
             return received == 0 ? .end : .bytes(received)
+        }
+    }
+
+    /// Out of the hot function: descriptors are rare.
+    @inline(never)
+    private static func take(_ control: UnsafePointer<cs_control>, _ descriptors: inout [Descriptor]) {
+        var numbers = InlineArray<64, Int32>(repeating: -1)
+        var span = numbers.mutableSpan
+        // Safety: the array holds CS_MAX_DESCRIPTORS numbers, and each is a descriptor that the kernel just made.
+        let count = unsafe span.withUnsafeMutableBufferPointer { unsafe cs_descriptors(control, $0.baseAddress) }
+        for index in 0..<Int(count) { descriptors.append(Descriptor(adopting: numbers[index])) }
+    }
+
+    /// What a failed receive means: true to try again, false where it says "nothing" or "the end".
+    @inline(never)
+    private func isWorthRepeating(_ error: Int32, _ waiting: Bool) throws(WireError) -> Bool {
+        switch error {
+        case EINTR: return true
+        case EAGAIN:
+            guard waiting else { return false }
+            if givesUp.load(ordering: .relaxed) { throw .timedOut }
+            try wait(for: .readable, until: nil)
+            return true
+        case ECONNRESET: return false
+        default: throw .last("recvmsg", "socket")
         }
     }
 

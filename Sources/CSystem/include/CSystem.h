@@ -66,39 +66,48 @@ static inline ssize_t cs_send(int fd, const void *head, size_t head_count, const
     return sendmsg(fd, &message, flags | MSG_NOSIGNAL);
 }
 
-/// recvmsg into one buffer. Descriptors arrive close-on-exec. `*descriptor_count` holds the room on entry and the
-/// number received on return; descriptors that do not fit are closed and `*truncated` is set.
-static inline ssize_t cs_receive(int fd, void *buffer, size_t count, int *descriptors, int *descriptor_count,
-                                 bool *truncated, int flags) {
+/// Room for what comes beside a message's bytes. Uninitialised is fine: the kernel says how much of it counts.
+typedef struct {
+    _Alignas(struct cmsghdr) char room[CMSG_SPACE(sizeof(int) * CS_MAX_DESCRIPTORS)];
+    /// Bytes of `room` that count.
+    size_t length;
+    /// Bytes or descriptors were lost.
+    bool truncated;
+} cs_control;
+
+/// recvmsg into one buffer. Descriptors arrive close-on-exec and stay in `control`, for `cs_descriptors` to take out.
+static inline ssize_t cs_receive(int fd, void *buffer, size_t count, cs_control *control, int flags) {
     struct iovec part = {buffer, count};
-    union {
-        struct cmsghdr align;
-        char bytes[CMSG_SPACE(sizeof(int) * CS_MAX_DESCRIPTORS)];
-    } control;
     struct msghdr message = {0};
     message.msg_iov = &part;
     message.msg_iovlen = 1;
-    message.msg_control = control.bytes;
-    message.msg_controllen = sizeof control.bytes;
-    int room = *descriptor_count;
-    *descriptor_count = 0;
-    *truncated = false;
+    message.msg_control = control->room;
+    message.msg_controllen = sizeof control->room;
     ssize_t received = recvmsg(fd, &message, flags | MSG_CMSG_CLOEXEC);
-    if (received < 0) return received;
-    if (message.msg_controllen) {
-        for (struct cmsghdr *header = CMSG_FIRSTHDR(&message); header; header = CMSG_NXTHDR(&message, header)) {
-            if (header->cmsg_level != SOL_SOCKET || header->cmsg_type != SCM_RIGHTS) continue;
-            int passed = (int)((header->cmsg_len - CMSG_LEN(0)) / sizeof(int));
-            for (int i = 0; i < passed; i++) {
-                int one;
-                memcpy(&one, CMSG_DATA(header) + sizeof(int) * (size_t)i, sizeof one);
-                if (*descriptor_count < room) descriptors[(*descriptor_count)++] = one;
-                else { close(one); *truncated = true; }
-            }
-        }
-    }
-    if (message.msg_flags & (MSG_CTRUNC | MSG_TRUNC)) *truncated = true;
+    control->length = received < 0 ? 0 : message.msg_controllen;
+    control->truncated = received >= 0 && (message.msg_flags & (MSG_CTRUNC | MSG_TRUNC));
     return received;
+}
+
+/// Takes the descriptors out of what `cs_receive` brought; at most CS_MAX_DESCRIPTORS. Returns their number.
+static inline int cs_descriptors(const cs_control *control, int *descriptors) {
+    struct msghdr message = {0};
+    message.msg_control = (void *)control->room;
+    message.msg_controllen = control->length;
+    int count = 0;
+    if (!control->length) return 0;
+    for (struct cmsghdr *header = CMSG_FIRSTHDR(&message); header; header = CMSG_NXTHDR(&message, header)) {
+        if (header->cmsg_level != SOL_SOCKET || header->cmsg_type != SCM_RIGHTS) continue;
+        int passed = (int)((header->cmsg_len - CMSG_LEN(0)) / sizeof(int));
+        for (int i = 0; i < passed && count < CS_MAX_DESCRIPTORS; i++)
+            memcpy(&descriptors[count++], CMSG_DATA(header) + sizeof(int) * (size_t)i, sizeof(int));
+    }
+    return count;
+}
+
+/// send of one part without descriptors: as cs_send, for less.
+static inline ssize_t cs_send_part(int fd, const void *part, size_t count, int flags) {
+    return send(fd, part, count, flags | MSG_NOSIGNAL);
 }
 
 enum { cs_dont_wait = MSG_DONTWAIT };

@@ -206,7 +206,8 @@ public final class FirmwareVerification: Sendable {
             return .refused(.unreadable("the flash port: \(error)"), imageName: nil)
         }
         do throws(ImageReadError) {
-            var reader = try FlashReader(client)
+            let chip = try FlashReader(client)
+            var reader = SlotReader(chip, base: 0, size: chip.byteCount / 4)
             return FirmwareVerifier.verify(&reader, fuses: fuses)
         } catch {
             return .refused(.unreadable(error.description), imageName: nil)

@@ -1,4 +1,4 @@
-// libcrypto: digests, EVP keys and signatures.
+// libcrypto: digests, EVP keys, signatures and certificates.
 #pragma once
 #include <openssl/bio.h>
 #include <openssl/bn.h>
@@ -7,6 +7,9 @@
 #include <openssl/ecdsa.h>
 #include <openssl/err.h>
 #include <openssl/evp.h>
+#include <openssl/hmac.h>
 #include <openssl/param_build.h>
 #include <openssl/pem.h>
 #include <openssl/rand.h>
+#include <openssl/x509.h>
+#include <openssl/x509v3.h>

@@ -1,18 +1,28 @@
-// OpenSSL's key object behind the two key values. Everything that touches EVP_PKEY is here.
+// OpenSSL's key object behind the key values.
 import COpenSSL
 
-/// An owned `EVP_PKEY` on P-384.
+/// An owned `EVP_PKEY` of one of the kinds that boards use.
 ///
 /// `@unchecked Sendable`: the object is never changed after it was made, and OpenSSL 3 allows concurrent use of a
 /// key that nobody modifies (openssl-threads(7)).
 @safe final class EVPKey: @unchecked Sendable {
     private static let group = "secp384r1"
-    private let pointer: OpaquePointer
+    let algorithm: SignatureAlgorithm
+    let pointer: OpaquePointer
 
-    /// Takes ownership of `pointer`; refuses a key that is not elliptic-curve P-384.
-    private init(owning pointer: OpaquePointer, operation: String) throws(CryptoError) {
+    /// Takes ownership of `pointer`; refuses a key of another kind than `required`, or of none that is known.
+    private init(
+        owning pointer: OpaquePointer, operation: String, required: SignatureAlgorithm? = .es384
+    ) throws(CryptoError) {
         // Safety: the caller passes an owned key; `deinit` frees it exactly once, also when this refuses.
         unsafe self.pointer = unsafe pointer
+        // Safety: the key is valid and the name a NUL-terminated string for the duration of the call.
+        if required != .es384, unsafe EVP_PKEY_is_a(pointer, "ED25519") == 1 {
+            algorithm = .ed25519
+            return
+        }
+        algorithm = .es384
+        guard required != .ed25519 else { throw CryptoError(operation: operation, reason: "not an Ed25519 key") }
         var name = [CChar](repeating: 0, count: 64)
         var length = 0
         // Safety: OpenSSL writes at most the size given, with the NUL.
@@ -21,7 +31,10 @@ import COpenSSL
         }
         ERR_clear_error()
         let curve = String(decoding: name.prefix(length).map { UInt8(bitPattern: $0) }, as: UTF8.self)
-        guard status == 1 else { throw CryptoError(operation: operation, reason: "not an elliptic-curve key") }
+        guard status == 1 else {
+            let kinds = required == nil ? "neither an elliptic-curve nor an Ed25519 key" : "not an elliptic-curve key"
+            throw CryptoError(operation: operation, reason: kinds)
+        }
         guard curve == Self.group else {
             throw CryptoError(operation: operation, reason: "the key is on \(curve), must be on \(Self.group) (P-384)")
         }
@@ -34,7 +47,7 @@ import COpenSSL
 
     // MARK: Making
 
-    static func generate() throws(CryptoError) -> EVPKey {
+    static func generateP384() throws(CryptoError) -> EVPKey {
         let operation = "generate a P-384 key"
         // Safety: an owned context or NULL; freed by the defer.
         guard let context = unsafe EVP_PKEY_CTX_new_from_name(nil, "EC", nil) else { throw .last(operation) }
@@ -71,24 +84,46 @@ import COpenSSL
         unsafe try self.init(owning: made, operation: operation)
     }
 
-    convenience init(privatePEM: String) throws(CryptoError) {
+    /// - Parameter required: the only kind that is accepted; nil: any that is known.
+    convenience init(privatePEM: String, required: SignatureAlgorithm?) throws(CryptoError) {
         let operation = "read a private key in PEM"
         // Safety: a NULL or owned key; the callback refuses to give a passphrase, so no terminal is ever asked.
-        let key = unsafe Self.withReader(privatePEM) { bio in
+        let key = unsafe withPEMReader(privatePEM) { bio in
             unsafe PEM_read_bio_PrivateKey(bio, nil, { _, _, _, _ in -1 }, nil)
         }
         guard let made = unsafe key else { throw .last(operation) }
-        unsafe try self.init(owning: made, operation: operation)
+        unsafe try self.init(owning: made, operation: operation, required: required)
     }
 
-    convenience init(publicPEM: String) throws(CryptoError) {
+    /// - Parameter required: the only kind that is accepted; nil: any that is known.
+    convenience init(publicPEM: String, required: SignatureAlgorithm?) throws(CryptoError) {
         let operation = "read a public key in PEM"
         // Safety: as for private keys.
-        let key = unsafe Self.withReader(publicPEM) { bio in
+        let key = unsafe withPEMReader(publicPEM) { bio in
             unsafe PEM_read_bio_PUBKEY(bio, nil, { _, _, _, _ in -1 }, nil)
         }
         guard let made = unsafe key else { throw .last(operation) }
-        unsafe try self.init(owning: made, operation: operation)
+        unsafe try self.init(owning: made, operation: operation, required: required)
+    }
+
+    /// The private key of 32 bytes (Spec: RFC 8032 §5.1.5).
+    convenience init(ed25519Seed seed: [UInt8]) throws(CryptoError) {
+        let operation = "use an Ed25519 private key"
+        // Safety: OpenSSL reads as many bytes as the array has; the result is owned or NULL.
+        guard let made = unsafe EVP_PKEY_new_raw_private_key_ex(nil, "ED25519", nil, seed, seed.count) else {
+            throw .last(operation)
+        }
+        unsafe try self.init(owning: made, operation: operation, required: .ed25519)
+    }
+
+    /// The public key of 32 bytes (Spec: RFC 8032 §5.1.2).
+    convenience init(ed25519PublicKey bytes: [UInt8]) throws(CryptoError) {
+        let operation = "use an Ed25519 public key"
+        // Safety: OpenSSL reads as many bytes as the array has; the result is owned or NULL.
+        guard let made = unsafe EVP_PKEY_new_raw_public_key_ex(nil, "ED25519", nil, bytes, bytes.count) else {
+            throw .last(operation)
+        }
+        unsafe try self.init(owning: made, operation: operation, required: .ed25519)
     }
 
     // MARK: Reading out
@@ -108,28 +143,47 @@ import COpenSSL
         return unsafe try Self.scalar(value, operation: operation)
     }
 
+    /// The public key of an Ed25519 key, 32 bytes.
+    func rawPublicKey() throws(CryptoError) -> [UInt8] {
+        var bytes = [UInt8](repeating: 0, count: Ed25519PublicKey.length)
+        var length = bytes.count
+        // Safety: OpenSSL writes at most `length` bytes and sets it to what it wrote.
+        let status = unsafe bytes.withUnsafeMutableBufferPointer { buffer in
+            unsafe EVP_PKEY_get_raw_public_key(pointer, buffer.baseAddress, &length)
+        }
+        guard status == 1, length == bytes.count else { throw .last("read an Ed25519 public key") }
+        return bytes
+    }
+
     func publicPEM() throws(CryptoError) -> String {
         // Safety: the bio is valid for the call, the key is borrowed.
-        unsafe try Self.write("write a public key in PEM") { bio in unsafe PEM_write_bio_PUBKEY(bio, pointer) }
+        unsafe try withPEMWriter("write a public key in PEM") { bio in unsafe PEM_write_bio_PUBKEY(bio, pointer) }
     }
 
     func privatePEM() throws(CryptoError) -> String {
         // Safety: the bio is valid for the call, the key is borrowed; no cipher, so no passphrase is asked for.
-        unsafe try Self.write("write a private key in PEM") { bio in
+        unsafe try withPEMWriter("write a private key in PEM") { bio in
             unsafe PEM_write_bio_PKCS8PrivateKey(bio, pointer, nil, nil, 0, nil, nil)
         }
     }
 
     // MARK: Signatures
 
+    /// What is hashed first: Ed25519 takes the message itself (Spec: RFC 8032 §5.1.6).
+    private var digest: OpaquePointer? {
+        // Safety: EVP_sha384 returns a static method table.
+        algorithm == .es384 ? unsafe EVP_sha384() : nil
+    }
+
+    /// The signature as COSE carries it (Spec: RFC 9053 §2).
     func sign(_ message: [UInt8]) throws(CryptoError) -> [UInt8] {
-        let operation = "sign with a P-384 key"
+        let operation = "sign with a \(algorithm.keyName) key"
         // Safety: an owned context or NULL; freed by the defer.
         guard let context = unsafe EVP_MD_CTX_new() else { throw .last(operation) }
         defer { unsafe EVP_MD_CTX_free(context) }
         var length = 0
         // Safety: a NULL output asks for the longest length a signature can have.
-        guard unsafe EVP_DigestSignInit(context, nil, EVP_sha384(), nil, pointer) == 1,
+        guard unsafe EVP_DigestSignInit(context, nil, digest, nil, pointer) == 1,
             unsafe EVP_DigestSign(context, nil, &length, message, message.count) == 1
         else { throw .last(operation) }
         var encoded = [UInt8](repeating: 0, count: length)
@@ -138,17 +192,20 @@ import COpenSSL
             unsafe EVP_DigestSign(context, buffer.baseAddress, &length, message, message.count)
         }
         guard status == 1 else { throw .last(operation) }
-        return try Self.rawSignature(encoded: Array(encoded.prefix(length)), operation: operation)
+        encoded.removeLast(encoded.count - length)
+        return algorithm == .es384 ? try Self.rawSignature(encoded: encoded, operation: operation) : encoded
     }
 
+    /// The caller has checked the signature's length.
     func verify(signature: [UInt8], message: [UInt8]) throws(CryptoError) -> Bool {
-        let operation = "verify a P-384 signature"
-        let encoded = try Self.encodedSignature(raw: signature, operation: operation)
+        let operation = "verify a \(algorithm.keyName) signature"
+        let encoded =
+            algorithm == .es384 ? try Self.encodedSignature(raw: signature, operation: operation) : signature
         // Safety: an owned context or NULL; freed by the defer.
         guard let context = unsafe EVP_MD_CTX_new() else { throw .last(operation) }
         defer { unsafe EVP_MD_CTX_free(context) }
         // Safety: the key is borrowed; both arrays outlive the calls and their counts are passed.
-        guard unsafe EVP_DigestVerifyInit(context, nil, EVP_sha384(), nil, pointer) == 1 else { throw .last(operation) }
+        guard unsafe EVP_DigestVerifyInit(context, nil, digest, nil, pointer) == 1 else { throw .last(operation) }
         let status = unsafe EVP_DigestVerify(context, encoded, encoded.count, message, message.count)
         ERR_clear_error()
         return status == 1
@@ -205,33 +262,5 @@ import COpenSSL
         }
         guard written == Int32(bytes.count) else { throw .last(operation) }
         return bytes
-    }
-
-    // MARK: PEM in memory
-
-    private static func withReader(_ text: String, _ body: (OpaquePointer?) -> OpaquePointer?) -> OpaquePointer? {
-        let bytes = Array(text.utf8)
-        // Safety: the bio borrows the array's storage and is freed before the array.
-        return unsafe bytes.withUnsafeBytes { buffer in
-            guard buffer.count <= Int(Int32.max),
-                let bio = unsafe BIO_new_mem_buf(buffer.baseAddress, Int32(buffer.count))
-            else { return nil }
-            defer { unsafe BIO_free(bio) }
-            return unsafe body(bio)
-        }
-    }
-
-    private static func write(_ operation: String, _ body: (OpaquePointer?) -> Int32) throws(CryptoError) -> String {
-        // Safety: an owned memory bio or NULL; freed by the defer.
-        guard let bio = unsafe BIO_new(BIO_s_mem()) else { throw .last(operation) }
-        defer { unsafe BIO_free(bio) }
-        guard unsafe body(bio) == 1 else { throw .last(operation) }
-        var bytes = [UInt8](repeating: 0, count: unsafe BIO_ctrl_pending(bio))
-        // Safety: BIO_read writes at most the count given.
-        let count = unsafe bytes.withUnsafeMutableBytes { buffer in
-            unsafe BIO_read(bio, buffer.baseAddress, Int32(buffer.count))
-        }
-        guard Int(count) == bytes.count else { throw .last(operation) }
-        return String(decoding: bytes, as: UTF8.self)
     }
 }

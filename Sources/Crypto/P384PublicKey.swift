@@ -40,7 +40,7 @@ public struct P384PublicKey: Hashable, Sendable {
 
     /// A key from a PEM `PUBLIC KEY` (SubjectPublicKeyInfo).
     public init(pem: String) throws(CryptoError) {
-        try self.init(key: EVPKey(publicPEM: pem))
+        try self.init(key: EVPKey(publicPEM: pem, required: .es384))
     }
 
     init(key: EVPKey) throws(CryptoError) {

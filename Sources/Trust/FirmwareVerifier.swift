@@ -1,55 +1,4 @@
-import Crypto
-
-/// Why an image may not run. Each says precisely what was looked at; `description` is what a person reads.
-public enum FirmwareRefusal: Error, Equatable, Sendable, CustomStringConvertible {
-    /// The medium could not be read; says nothing about the image.
-    case unreadable(String)
-    /// The image ends before the manifest, or before what the manifest says it has.
-    case truncated(size: UInt64, needed: UInt64)
-    /// The manifest region is erased or holds an impossible length.
-    case noManifest
-    /// The message or a part of it is not the CBOR that it must be.
-    case badCBOR(CBORError)
-    /// COSE or the manifest has another form.
-    case malformed(String)
-    /// Not signed with ES384.
-    case unknownAlgorithm(Int64?)
-    /// Signed by another key than the one whose digest the fuses hold.
-    case keyMismatch(found: [UInt8])
-    case invalidSignature
-    case wrongBoard(found: String, expected: String)
-    case securityVersionTooLow(found: UInt32, minimum: UInt32)
-    case componentOutOfRange(String)
-    /// Two components, or a component and the manifest, share bytes.
-    case overlappingComponents(String, String)
-    /// No component holds the byte that the host executes first.
-    case noFirstStage
-    case digestMismatch(String)
-    /// OpenSSL failed.
-    case cryptoFailure(String)
-
-    public var description: String {
-        switch self {
-        case .unreadable(let why): "the image cannot be read: \(why)"
-        case .truncated(let size, let needed): "truncated image: \(size) bytes, needs at least \(needed)"
-        case .noManifest: "no manifest"
-        case .badCBOR(let error): "bad CBOR in the manifest: \(error)"
-        case .malformed(let what): "malformed manifest: \(what)"
-        case .unknownAlgorithm(let algorithm): COSEError.unsupportedAlgorithm(algorithm).description
-        case .keyMismatch(let found):
-            "key digest does not match the fuses: signed by \(Hex.encode(found.prefix(8)))…"
-        case .invalidSignature: "signature invalid"
-        case .wrongBoard(let found, let expected): "wrong board: image is for \(found), this is \(expected)"
-        case .securityVersionTooLow(let found, let minimum):
-            "security version \(found) is below the minimum \(minimum)"
-        case .componentOutOfRange(let name): "component \(name) lies outside the image"
-        case .overlappingComponents(let first, let second): "components \(first) and \(second) overlap"
-        case .noFirstStage: "no component covers the first instruction"
-        case .digestMismatch(let name): "component \(name): digest mismatch"
-        case .cryptoFailure(let why): why
-        }
-    }
-}
+public import Crypto
 
 /// A verification's outcome.
 public enum FirmwareVerdict: Equatable, Sendable {
@@ -61,10 +10,11 @@ public enum FirmwareVerdict: Equatable, Sendable {
 
 /// The check that stands between an image and the host's first instruction.
 ///
-/// The order is the point: the manifest is read once and kept; the key is compared with the fuses before anything it
-/// signed is believed; components are hashed last.
+/// The order is the point: the manifest is read once and kept; the key, or the root that vouches for it, is compared
+/// with the fuses before anything it signed is believed; components are hashed last.
 public enum FirmwareVerifier {
-    /// Verifies the image that `reader` holds. No state, no effects but reading.
+    /// Verifies the image that `reader` holds from its first byte: a file, or a chip's slot by `SlotReader`. No state, no
+    /// effects but reading.
     ///
     /// - Parameter progress: called with each component's name before it is hashed.
     public static func verify<Reader: ImageReader>(
@@ -88,21 +38,48 @@ public enum FirmwareVerifier {
 
     /// Reads the manifest without asking who signed it: for people who look into an image.
     public static func inspect<Reader: ImageReader>(_ reader: inout Reader) throws(FirmwareRefusal) -> Inspection {
-        let (message, _) = try message(&reader)
-        let signer = try signer(message)
+        let (bytes, _) = try message(&reader)
+        guard !isBareManifest(bytes) else { return Inspection(manifest: try manifest(bytes), signature: nil) }
+        let message = try signedMessage(bytes)
+        let (key, certificate) = try signer(message)
+        let isValid = try crypto { () throws(CryptoError) in try message.isValid(for: key.publicKey) }
+        let isCertified = try certificate.map { certificate throws(FirmwareRefusal) in
+            try crypto { () throws(CryptoError) in try certificate.isSignatureValid() }
+        }
         return Inspection(
-            manifest: try manifest(message.payload), signer: signer,
-            signerDigest: try crypto { () throws(CryptoError) in try signer.digest() },
-            signatureIsValid: try crypto { () throws(CryptoError) in try message.isValid(for: signer.publicKey) })
+            manifest: try manifest(message.payload),
+            signature: .init(
+                signer: key, signerDigest: try crypto { () throws(CryptoError) in try key.digest() },
+                algorithm: message.algorithm, isValid: isValid, certificate: certificate,
+                certificateIsValid: isCertified))
     }
 
     /// What `inspect` found.
     public struct Inspection: Sendable {
         public let manifest: FirmwareManifest
-        public let signer: COSEKey
-        public let signerDigest: [UInt8]
-        /// Whether the key that the image itself carries made the signature: says nothing about whose key it is.
-        public let signatureIsValid: Bool
+        /// Nil when nobody signed the image.
+        public let signature: Signature?
+
+        public struct Signature: Sendable {
+            public let signer: COSEKey
+            public let signerDigest: [UInt8]
+            public let algorithm: SignatureAlgorithm
+            /// Whether the key that the image itself carries made the signature: says nothing about whose key it is.
+            public let isValid: Bool
+            /// The root's word for the signer; nil when the image is signed without one.
+            public let certificate: SignerCertificate?
+            /// Whether the root's key that the certificate itself carries signed it.
+            public let certificateIsValid: Bool?
+        }
+    }
+
+    /// The manifest and its bytes, from an image that is signed or not, whoever signed it.
+    static func bareManifest<Reader: ImageReader>(
+        _ reader: inout Reader
+    ) throws(FirmwareRefusal) -> (FirmwareManifest, [UInt8]) {
+        let (bytes, _) = try message(&reader)
+        let payload = isBareManifest(bytes) ? bytes : try signedMessage(bytes).payload
+        return (try manifest(payload), payload)
     }
 
     // MARK: Steps
@@ -116,14 +93,21 @@ public enum FirmwareVerifier {
     private static func signedManifest<Reader: ImageReader>(
         _ reader: inout Reader, fuses: Fuses, imageName: inout String?
     ) throws(FirmwareRefusal) -> (FirmwareManifest, SignedPayload) {
-        let (message, end) = try message(&reader)
-        imageName = (try? FirmwareManifest(decoding: message.payload))?.name
-        let signer = try signer(message)
-        let keyDigest = try crypto { () throws(CryptoError) in try signer.digest() }
-        guard message.unprotectedHeader[COSESign1.Header.keyIdentifier]?.bytesValue == keyDigest else {
-            throw .malformed("the key identifier is not the digest of the key beside it")
+        let (bytes, end) = try message(&reader)
+        guard !isBareManifest(bytes) else {
+            imageName = (try? FirmwareManifest(decoding: bytes))?.name
+            throw .notSigned
         }
-        guard keyDigest == fuses.rootKeyDigest else { throw .keyMismatch(found: keyDigest) }
+        let message = try signedMessage(bytes)
+        imageName = (try? FirmwareManifest(decoding: message.payload))?.name
+        let (signer, certificate) = try signer(message)
+        if let certificate {
+            try check(certificate, fuses: fuses)
+        } else {
+            let digest = try crypto { () throws(CryptoError) in try signer.digest() }
+            guard digest == fuses.rootKeyDigest else { throw .keyMismatch(found: digest) }
+        }
+        guard message.algorithm == signer.publicKey.algorithm else { throw .algorithmMismatch }
         guard try crypto({ () throws(CryptoError) in try message.isValid(for: signer.publicKey) }) else {
             throw .invalidSignature
         }
@@ -135,38 +119,81 @@ public enum FirmwareVerifier {
             throw .securityVersionTooLow(
                 found: manifest.securityVersion, minimum: fuses.minimumSecurityVersion)
         }
+        if let certificate, manifest.securityVersion < certificate.minimumSecurityVersion {
+            throw .securityVersionNotGranted(
+                found: manifest.securityVersion, minimum: certificate.minimumSecurityVersion)
+        }
         let digest = try crypto { () throws(CryptoError) in try HashAlgorithm.sha384.digest(of: message.payload) }
         return (manifest, SignedPayload(digest: digest, end: end))
     }
 
+    /// The certificate is the root's, for this board, and not cancelled.
+    private static func check(_ certificate: SignerCertificate, fuses: Fuses) throws(FirmwareRefusal) {
+        let root = try crypto { () throws(CryptoError) in try certificate.rootKey.digest() }
+        guard root == fuses.rootKeyDigest else { throw .foreignRoot(found: root) }
+        guard try crypto({ () throws(CryptoError) in try certificate.isSignatureValid() }) else {
+            throw .invalidCertificateSignature
+        }
+        guard !fuses.cancelledKeys.contains(certificate.number) else {
+            throw .cancelledKey(number: certificate.number)
+        }
+        guard certificate.boardCompatibility == fuses.boardCompatibility else {
+            throw .certificateForAnotherBoard(
+                found: certificate.boardCompatibility, expected: fuses.boardCompatibility)
+        }
+    }
+
+    /// The bytes of the message in their place, and where they end.
     private static func message<Reader: ImageReader>(
         _ reader: inout Reader
-    ) throws(FirmwareRefusal) -> (COSESign1, end: UInt64) {
+    ) throws(FirmwareRefusal) -> ([UInt8], end: UInt64) {
         let region = FlashLayout.manifest
         let start = region.offset + 4
         guard reader.byteCount >= start else { throw .truncated(size: reader.byteCount, needed: start) }
         let length = LittleEndian.uint32(try read(&reader, region.offset, 4), at: 0)
         guard length != 0, length != .max else { throw .noManifest }
-        guard UInt64(length) <= region.size - 4 else { throw .noManifest }
+        guard UInt64(length) <= region.size - 4 else {
+            throw .manifestTooLong(length: length, limit: region.size - 4)
+        }
         let end = start + UInt64(length)
         guard reader.byteCount >= end else { throw .truncated(size: reader.byteCount, needed: end) }
-        let bytes = try read(&reader, start, Int(length))
+        return (try read(&reader, start, Int(length)), end)
+    }
+
+    /// A map stands where a signed message would be a tag or an array (Spec: RFC 8949 §3.1, major type 5).
+    private static func isBareManifest(_ bytes: [UInt8]) -> Bool { bytes.first.map { $0 >> 5 == 5 } ?? false }
+
+    private static func signedMessage(_ bytes: [UInt8]) throws(FirmwareRefusal) -> COSESign1 {
         do throws(COSEError) {
-            return (try COSESign1(decoding: bytes), end)
+            return try COSESign1(decoding: bytes)
         } catch {
             throw refusal(error)
         }
     }
 
-    private static func signer(_ message: COSESign1) throws(FirmwareRefusal) -> COSEKey {
-        guard let item = message.unprotectedHeader[COSESign1.Header.signerKey] else {
-            throw .malformed("the signer's key is missing")
-        }
+    /// The signer's key, and the certificate that holds it if there is one.
+    private static func signer(
+        _ message: COSESign1
+    ) throws(FirmwareRefusal) -> (key: COSEKey, certificate: SignerCertificate?) {
+        let item = message.unprotectedHeader[COSESign1.Header.signerCertificate]
         do throws(COSEError) {
-            return try COSEKey(item)
+            if let key = try message.carriedKey() {
+                guard item == nil else { throw COSEError.malformed("both the signer's key and a certificate") }
+                return (key, nil)
+            }
         } catch {
             throw refusal(error)
         }
+        guard let item else { throw .noSigner }
+        guard let bytes = item.bytesValue else { throw .badCertificate("it is not a byte string") }
+        let certificate: SignerCertificate
+        do throws(COSEError) { certificate = try SignerCertificate(decoding: bytes) } catch {
+            throw .badCertificate(error.description)
+        }
+        do throws(COSEError) { try message.checkIdentifier(of: certificate.signerKey) } catch {
+            throw refusal(error)
+        }
+        return (certificate.signerKey, certificate)
     }
 
     private static func manifest(_ payload: [UInt8]) throws(FirmwareRefusal) -> FirmwareManifest {
@@ -185,16 +212,17 @@ public enum FirmwareVerifier {
         var ranges = [(name: "manifest", start: FlashLayout.manifest.offset, end: messageEnd)]
         for component in manifest.components {
             let (end, overflow) = component.offset.addingReportingOverflow(component.size)
-            guard !overflow, end <= FlashLayout.chipSize else { throw .componentOutOfRange(component.name) }
-            guard end <= imageSize else { throw .truncated(size: imageSize, needed: end) }
+            guard !overflow, end <= imageSize else {
+                throw .componentOutOfRange(component.name, end: overflow ? nil : end, slotSize: imageSize)
+            }
             for range in ranges where component.offset < range.end && range.start < end {
                 throw .overlappingComponents(range.name, component.name)
             }
             ranges.append((component.name, component.offset, end))
         }
-        guard manifest.components.contains(where: { $0.offset == FlashLayout.firstStage.offset }) else {
-            throw .noFirstStage
-        }
+        guard
+            manifest.components.contains(where: { $0.offset == FlashLayout.firstStage.offset && $0.target == .host })
+        else { throw .noFirstStage }
     }
 
     private static func digest<Reader: ImageReader>(
@@ -248,6 +276,7 @@ public enum FirmwareVerifier {
         switch error {
         case .cbor(let error): .badCBOR(error)
         case .unsupportedAlgorithm(let algorithm): .unknownAlgorithm(algorithm)
+        case .algorithmMismatch: .algorithmMismatch
         case .malformed, .criticalHeader, .unsupportedKey: .malformed(error.description)
         }
     }

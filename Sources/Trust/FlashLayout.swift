@@ -1,6 +1,6 @@
-/// Where things lie in the host's flash (docs/wiring.md, "Flash layout"). All in bytes from the chip's first.
+/// Where things lie in an image (docs/wiring.md, "Flash layout"). Offsets are in bytes from the first of the slot.
 public enum FlashLayout {
-    /// A part of the flash.
+    /// A part of a slot.
     public struct Region: Sendable, Hashable {
         public let name: String
         public let offset: UInt64
@@ -8,9 +8,9 @@ public enum FlashLayout {
         public var end: UInt64 { offset + size }
     }
 
-    /// The chip: 32 MiB.
+    /// The server board's chip: 32 MiB.
     public static let chipSize: UInt64 = 32 * 1024 * 1024
-    /// Where the chip's first byte appears to the host.
+    /// Where the first byte of the slot that runs appears to the host.
     public static let hostWindow: UInt64 = 0x2000_0000
 
     /// Runs in place, from the reset vector.
@@ -25,6 +25,12 @@ public enum FlashLayout {
     /// The board's own firmware.
     public static let nextStage = Region(name: "next stage", offset: 0x10_0000, size: 0x10_0000)
     public static let nextStageLoadAddress: UInt64 = 0x8020_0000
+    /// Firmware of the BMC.
+    public static let bmc = Region(name: "BMC", offset: 0x20_0000, size: 0x10_0000)
+    /// Firmware of the adapter card.
+    public static let adapter = Region(name: "adapter", offset: 0x30_0000, size: 0x8_0000)
+    /// Firmware of the offload card.
+    public static let offload = Region(name: "offload card", offset: 0x38_0000, size: 0x8_0000)
 
     /// The image's boards.
     public static let boardCompatibility = "baseboard,server"

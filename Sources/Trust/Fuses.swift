@@ -21,44 +21,113 @@ public enum FusesError: Error, Equatable, Sendable, CustomStringConvertible {
     }
 }
 
+/// The numbers of signers that may sign no more: one fuse a number, 0 to 127.
+public struct CancelledKeys: Hashable, Sendable {
+    /// Bit n is number n.
+    public private(set) var bitmap: UInt128
+
+    public init(bitmap: UInt128 = 0) { self.bitmap = bitmap }
+
+    /// The numbers given; each must be one of 0 to 127.
+    public init(_ numbers: some Sequence<UInt8>) {
+        bitmap = 0
+        for number in numbers { insert(number) }
+    }
+
+    /// The 16 bytes of the wire, little-endian; nil for another count.
+    public init?(bytes: [UInt8]) {
+        guard bytes.count == 16 else { return nil }
+        bitmap = bytes.reversed().reduce(0) { $0 << 8 | UInt128($1) }
+    }
+
+    /// 16 bytes, little-endian: number n is bit n % 8 of byte n / 8.
+    public var bytes: [UInt8] { (0..<16).map { UInt8(truncatingIfNeeded: bitmap >> (8 * $0)) } }
+
+    /// In ascending order.
+    public var numbers: [UInt8] { SignerCertificate.keyNumbers.filter(contains) }
+
+    /// False for every number that has no fuse.
+    public func contains(_ number: UInt8) -> Bool { number < 128 && bitmap >> UInt128(number) & 1 == 1 }
+
+    /// `number` must be one of 0 to 127.
+    public mutating func insert(_ number: UInt8) {
+        precondition(SignerCertificate.keyNumbers.contains(number), "a signer's number is one of 0 to 127")
+        bitmap |= 1 << UInt128(number)
+    }
+
+    public mutating func formUnion(_ other: CancelledKeys) { bitmap |= other.bitmap }
+}
+
+extension CancelledKeys: ExpressibleByArrayLiteral {
+    public init(arrayLiteral numbers: UInt8...) { self.init(numbers) }
+}
+
 /// What is burnt into the security logic: whose firmware the board accepts.
 public struct Fuses: Hashable, Sendable {
     /// SHA-384 of the root's COSE_Key (`COSEKey.digest()`), 48 bytes.
     public let rootKeyDigest: [UInt8]
     /// The least security version that may run.
-    public let minimumSecurityVersion: UInt32
+    public internal(set) var minimumSecurityVersion: UInt32
     /// The board that images must name.
     public let boardCompatibility: String
+    /// Signers whose images may not run any more.
+    public internal(set) var cancelledKeys: CancelledKeys
+    /// 32 bytes that nobody else knows, from which the board's identity comes (`DeviceIdentity`); nil: it has none.
+    public internal(set) var uniqueDeviceSecret: [UInt8]?
 
-    static let fields = ["rootKeyDigest", "minimumSecurityVersion", "boardCompatibility"]
-    /// A fuses file has three short fields; more is a mistake.
+    static let fields = [
+        "rootKeyDigest", "minimumSecurityVersion", "boardCompatibility", "cancelledKeys", "uniqueDeviceSecret",
+    ]
+    /// Bytes of a unique device secret.
+    public static let secretLength = 32
+    /// A fuses file has a few short fields; more is a mistake.
     private static let maximumFileSize = 64 * 1024
 
+    /// - Parameters:
+    ///   - rootKeyDigest: 48 bytes.
+    ///   - uniqueDeviceSecret: 32 bytes.
     public init(
         rootKeyDigest: [UInt8], minimumSecurityVersion: UInt32,
-        boardCompatibility: String = FlashLayout.boardCompatibility
+        boardCompatibility: String = FlashLayout.boardCompatibility, cancelledKeys: CancelledKeys = [],
+        uniqueDeviceSecret: [UInt8]? = nil
     ) {
         precondition(rootKeyDigest.count == FirmwareManifest.digestLength, "a root key digest has 48 bytes")
+        precondition(
+            uniqueDeviceSecret.map { $0.count == Self.secretLength } ?? true, "a unique device secret has 32 bytes")
         self.rootKeyDigest = rootKeyDigest
         self.minimumSecurityVersion = minimumSecurityVersion
         self.boardCompatibility = boardCompatibility
+        self.cancelledKeys = cancelledKeys
+        self.uniqueDeviceSecret = uniqueDeviceSecret
     }
 
-    /// Fuses that accept images signed by `key`.
+    /// Fuses that accept images signed by `key` or by a signer that it certifies.
+    public init(
+        root key: PublicKey, minimumSecurityVersion: UInt32,
+        boardCompatibility: String = FlashLayout.boardCompatibility, cancelledKeys: CancelledKeys = [],
+        uniqueDeviceSecret: [UInt8]? = nil
+    ) throws(CryptoError) {
+        self.init(
+            rootKeyDigest: try COSEKey(key).digest(), minimumSecurityVersion: minimumSecurityVersion,
+            boardCompatibility: boardCompatibility, cancelledKeys: cancelledKeys,
+            uniqueDeviceSecret: uniqueDeviceSecret)
+    }
+
+    /// Fuses that accept images signed by `key` or by a signer that it certifies.
     public init(root key: P384PublicKey, minimumSecurityVersion: UInt32) throws(CryptoError) {
-        self.init(rootKeyDigest: try COSEKey(key).digest(), minimumSecurityVersion: minimumSecurityVersion)
+        try self.init(root: .p384(key), minimumSecurityVersion: minimumSecurityVersion)
     }
 
-    /// Fuses as JSON text, as `init(json:path:)` reads it.
+    /// Fuses as JSON text, as `init(json:path:)` reads it. With a secret the text is secret too.
     public var json: String {
-        """
-        {
-          "rootKeyDigest": "\(Hex.encode(rootKeyDigest))",
-          "minimumSecurityVersion": \(minimumSecurityVersion),
-          "boardCompatibility": "\(boardCompatibility)"
-        }
-
-        """
+        var fields = [
+            "\"rootKeyDigest\": \"\(Hex.encode(rootKeyDigest))\"",
+            "\"minimumSecurityVersion\": \(minimumSecurityVersion)",
+            "\"boardCompatibility\": \"\(boardCompatibility)\"",
+            "\"cancelledKeys\": [\(cancelledKeys.numbers.map(String.init).joined(separator: ", "))]",
+        ]
+        if let uniqueDeviceSecret { fields.append("\"uniqueDeviceSecret\": \"\(Hex.encode(uniqueDeviceSecret))\"") }
+        return "{\n  " + fields.joined(separator: ",\n  ") + "\n}\n"
     }
 
     /// Loads the file at `path`.
@@ -92,10 +161,31 @@ public struct Fuses: Hashable, Sendable {
         }
         // Printable, without what JSON would escape.
         guard let board = object["boardCompatibility"]?.stringValue, !board.isEmpty,
+            board.utf8.count <= FirmwareManifest.maximumNameLength,
             board.utf8.allSatisfy({ (0x21...0x7E).contains($0) && $0 != 0x22 && $0 != 0x5C })
         else {
             throw .badField(path: path, field: "boardCompatibility", expected: "a text like \"baseboard,server\"")
         }
-        self.init(rootKeyDigest: digest, minimumSecurityVersion: minimum, boardCompatibility: board)
+        var cancelled: CancelledKeys = []
+        if let field = object["cancelledKeys"] {
+            for item in field.arrayValue ?? [.null] {
+                guard let number = item.integerValue, let narrow = UInt8(exactly: number),
+                    SignerCertificate.keyNumbers.contains(narrow)
+                else {
+                    throw .badField(path: path, field: "cancelledKeys", expected: "a list of numbers from 0 to 127")
+                }
+                cancelled.insert(narrow)
+            }
+        }
+        var secret: [UInt8]?
+        if let field = object["uniqueDeviceSecret"] {
+            guard let text = field.stringValue, let bytes = Hex.decode(text), bytes.count == Self.secretLength else {
+                throw .badField(path: path, field: "uniqueDeviceSecret", expected: "64 hexadecimal digits")
+            }
+            secret = bytes
+        }
+        self.init(
+            rootKeyDigest: digest, minimumSecurityVersion: minimum, boardCompatibility: board,
+            cancelledKeys: cancelled, uniqueDeviceSecret: secret)
     }
 }

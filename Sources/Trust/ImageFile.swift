@@ -64,22 +64,38 @@ public enum WholeFile {
         return bytes
     }
 
-    /// Makes or replaces the file as a whole: after a failure the old one is still there.
+    /// Makes or replaces the file as a whole and durably: after a failure, or a power cut at any moment, there is the
+    /// old file or the new one.
     public static func write(_ path: String, _ bytes: [UInt8], mode: UInt32 = 0o644) throws(FileError) {
         let new = "\(path).new-\(getpid())"
+        // One that an earlier process of this number left behind.
+        unlink(new)
         do throws(WireError) {
             let file = try Descriptor.open(new, flags: O_WRONLY | O_CREAT | O_EXCL, mode: mode)
             try file.writeAll(bytes, subject: new)
-            guard fsync(file.rawValue) == 0 || errno == EINVAL else {
-                throw WireError.system(call: "fsync", subject: new, errno: errno)
-            }
+            try synchronize(file, new)
             guard rename(new, path) == 0 else {
                 throw WireError.system(call: "rename", subject: path, errno: errno)
             }
+            let folder = folder(of: path)
+            try synchronize(try Descriptor.open(folder, flags: O_RDONLY | O_DIRECTORY), folder)
         } catch {
             unlink(new)
             throw FileError(description: error.description)
         }
+    }
+
+    /// EINVAL: the file system keeps nothing over a power cut anyway.
+    private static func synchronize(_ file: Descriptor, _ subject: String) throws(WireError) {
+        guard fsync(file.rawValue) == 0 || errno == EINVAL else {
+            throw WireError.system(call: "fsync", subject: subject, errno: errno)
+        }
+    }
+
+    /// The folder that holds the file.
+    static func folder(of path: String) -> String {
+        guard let slash = path.lastIndex(of: "/") else { return "." }
+        return slash == path.startIndex ? "/" : String(path[..<slash])
     }
 
     static func exists(_ path: String) -> Bool { access(path, F_OK) == 0 }

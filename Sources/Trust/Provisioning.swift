@@ -18,6 +18,7 @@ public enum Provisioning {
         case file(FileError)
         case fuses(FusesError)
         case badKey(path: String, CryptoError)
+        case badCertificate(path: String, COSEError)
         /// Fuses are there, and the key that they name is not.
         case keyMissing(keyPath: String, fusesPath: String)
         /// The fuses name another key than the one that is there.
@@ -28,6 +29,7 @@ public enum Provisioning {
             case .file(let error): error.description
             case .fuses(let error): error.description
             case .badKey(let path, let error): "\(path): \(error)"
+            case .badCertificate(let path, let error): "\(path): this is no signer's certificate: \(error)"
             case .keyMissing(let keyPath, let fusesPath):
                 "\(fusesPath) is there, but its key \(keyPath) is not: put it back, or make both anew with --force"
             case .keyMismatch(let keyPath, let fusesPath):
@@ -54,7 +56,7 @@ public enum Provisioning {
         }
         let key = hasKey ? try readKey(keyPath) : try makeKey(keyPath)
         let made: Fuses
-        do throws(CryptoError) { made = try Fuses(root: key.publicKey, minimumSecurityVersion: 1) } catch {
+        do throws(CryptoError) { made = try Fuses(root: key.verifyingKey, minimumSecurityVersion: 1) } catch {
             throw .badKey(path: keyPath, error)
         }
         guard hasFuses else {
@@ -71,15 +73,24 @@ public enum Provisioning {
     }
 
     /// The private key in the PEM file at `path`.
-    public static func readKey(_ path: String) throws(Failure) -> P384PrivateKey {
+    public static func readKey(_ path: String) throws(Failure) -> any SigningKey {
         let bytes: [UInt8]
         do throws(FileError) { bytes = try WholeFile.read(path, limit: maximumKeySize) } catch { throw .file(error) }
-        do throws(CryptoError) { return try P384PrivateKey(pem: String(decoding: bytes, as: UTF8.self)) } catch {
+        do throws(CryptoError) { return try signingKey(pem: String(decoding: bytes, as: UTF8.self)) } catch {
             throw .badKey(path: path, error)
         }
     }
 
-    private static func makeKey(_ path: String) throws(Failure) -> P384PrivateKey {
+    /// The signer's certificate in the file at `path`.
+    public static func readCertificate(_ path: String) throws(Failure) -> SignerCertificate {
+        let bytes: [UInt8]
+        do throws(FileError) { bytes = try WholeFile.read(path, limit: maximumKeySize) } catch { throw .file(error) }
+        do throws(COSEError) { return try SignerCertificate(decoding: bytes) } catch {
+            throw .badCertificate(path: path, error)
+        }
+    }
+
+    private static func makeKey(_ path: String) throws(Failure) -> any SigningKey {
         do {
             let key = try P384PrivateKey.generate()
             try WholeFile.write(path, Array(key.pem().utf8), mode: 0o600)

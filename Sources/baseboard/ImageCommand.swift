@@ -1,4 +1,8 @@
+// Firmware images and chips' contents, made and looked into. Each subcommand of `baseboard image` but `chip` is about one
+// slot's content; those that read also take a whole chip's, by --slot.
+
 import ArgumentParser
+import Component
 import Crypto
 import QMP
 import Trust
@@ -6,31 +10,92 @@ import Trust
 /// `baseboard image`
 struct Image: ParsableCommand {
     static let configuration = CommandConfiguration(
-        abstract: "Builds, shows and verifies flash images.",
-        subcommands: [ImageBuild.self, ImageInspect.self, ImageVerify.self])
+        abstract: "Builds, signs, shows and verifies firmware images, and puts them into chips.",
+        subcommands: [ImageBuild.self, ImageSign.self, ImageInspect.self, ImageVerify.self, ImageChip.self])
 }
 
-/// A part or a whole image is never longer than the chip.
-private let partLimit = Int(FlashLayout.chipSize)
+/// A part or a whole image is never longer than the largest chip's slot.
+let imageLimit = Int(ChipLayout.maximumSize / 4)
+
+/// What a board says about an image: a mistake that the person can mend.
+struct ImageError: Error, CustomStringConvertible {
+    let description: String
+
+    init(_ description: String) { self.description = description }
+}
+
+/// Who signs.
+struct SignerOptions: ParsableArguments {
+    @Option(
+        help: ArgumentHelp(
+            "The signer's private key; without --certificate the root's own.", valueName: "pem"),
+        completion: .file())
+    var key: String?
+
+    @Option(
+        help: ArgumentHelp(
+            "The root's certificate for the signer, as 'baseboard provision' makes it.", valueName: "file"),
+        completion: .file())
+    var certificate: String?
+
+    /// Nil without --key.
+    func signer() throws -> (key: any SigningKey, certificate: SignerCertificate?)? {
+        guard let key else {
+            guard certificate == nil else { throw ValidationError("--certificate needs the --key that it certifies") }
+            return nil
+        }
+        return (
+            try Provisioning.readKey(key), try certificate.map { path in try Provisioning.readCertificate(path) }
+        )
+    }
+
+    /// Signs `image`, and says with what when that fails.
+    func sign(_ image: inout [UInt8], _ signer: (key: any SigningKey, certificate: SignerCertificate?)) throws {
+        do throws(FirmwareImageError) {
+            try FirmwareImage.sign(&image, key: signer.key, certificate: signer.certificate)
+        } catch {
+            switch error {
+            case .certificateOfAnotherKey:
+                throw ImageError("\(certificate ?? ""): \(error) (\(key ?? "")); give the --certificate made for it")
+            case .certificateForAnotherBoard, .certificateForNewerImages:
+                throw ImageError("\(certificate ?? ""): \(error); 'baseboard provision --add-signer' makes others")
+            default: throw error
+            }
+        }
+    }
+}
 
 struct ImageBuild: ParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "build",
-        abstract: "Builds and signs the content of the host's flash chip.",
+        abstract: "Builds and signs an image: the content of a slot of the board's flash chip.",
         discussion: """
-            EXAMPLE
-              baseboard image build --key board/keys/root.pem --name server --security-version 1 \
-            --first-stage first-stage.bin --opensbi fw_dynamic.bin --next-stage host.bin --output server.img
+            EXAMPLES
+              baseboard image build --key board/keys/signer.pem --certificate board/keys/signer.cert --name server \
+            --security-version 1 --first-stage first-stage.bin --opensbi fw_dynamic.bin --next-stage host.bin \
+            --output server.slot.img
+              baseboard image build --unsigned --name server --security-version 1 … --output server.unsigned.img
             """)
 
-    @Option(help: ArgumentHelp("The root's private key.", valueName: "pem"), completion: .file())
-    var key: String
+    @OptionGroup var signer: SignerOptions
+
+    @Flag(help: "Leave the signature to 'baseboard image sign', perhaps on another machine.")
+    var unsigned = false
 
     @Option(help: "The image's name, for people.")
     var name: String
 
+    @Option(help: "The board that the image is for.")
+    var board = FlashLayout.boardCompatibility
+
     @Option(help: ArgumentHelp("Boards refuse less than their fuses say.", valueName: "number"))
     var securityVersion: UInt32
+
+    @Option(
+        help: ArgumentHelp(
+            "What a board's fuses are raised to once it has booted the image: older ones are refused from then on.",
+            valueName: "number"))
+    var rollbackFloor: UInt32 = 0
 
     @Option(help: ArgumentHelp("Runs in place from the reset vector.", valueName: "file"), completion: .file())
     var firstStage: String
@@ -41,105 +106,150 @@ struct ImageBuild: ParsableCommand {
     @Option(help: ArgumentHelp("The board's firmware, a flat binary.", valueName: "file"), completion: .file())
     var nextStage: String
 
+    @Option(help: ArgumentHelp("Firmware of the BMC.", valueName: "file"), completion: .file())
+    var bmc: String?
+
+    @Option(help: ArgumentHelp("Firmware of the adapter card.", valueName: "file"), completion: .file())
+    var adapter: String?
+
+    @Option(help: ArgumentHelp("Firmware of the offload card.", valueName: "file"), completion: .file())
+    var offload: String?
+
     @Option(help: ArgumentHelp("The image.", valueName: "file"), completion: .file())
     var output: String
-
-    func run() throws {
-        let image = try FirmwareImage.build(
-            firstStage: WholeFile.read(firstStage, limit: partLimit),
-            opensbi: WholeFile.read(opensbi, limit: partLimit),
-            nextStage: WholeFile.read(nextStage, limit: partLimit), key: Provisioning.readKey(key), name: name,
-            securityVersion: securityVersion)
-        try WholeFile.write(output, image)
-        print("\(output): \(name), security version \(securityVersion), \(image.count) bytes")
-    }
-}
-
-struct ImageInspect: ParsableCommand {
-    static let configuration = CommandConfiguration(
-        commandName: "inspect", abstract: "Shows what an image says about itself, without trusting it.")
-
-    @Argument(help: "The image.", completion: .file())
-    var image: String
 
     @Flag(help: "Print JSON.")
     var json = false
 
+    func validate() throws {
+        guard unsigned == (signer.key == nil) else {
+            throw ValidationError(unsigned ? "--unsigned and --key contradict" : "give --key, or --unsigned")
+        }
+    }
+
     func run() throws {
-        var reader = try FileImageReader(path: image)
-        let found: FirmwareVerifier.Inspection
-        do throws(FirmwareRefusal) { found = try FirmwareVerifier.inspect(&reader) } catch {
-            throw ImageReadError("\(image): \(error)")
+        let parts = try FirmwareParts(
+            firstStage: WholeFile.read(firstStage, limit: imageLimit),
+            opensbi: WholeFile.read(opensbi, limit: imageLimit),
+            nextStage: WholeFile.read(nextStage, limit: imageLimit), bmc: optional(bmc), adapter: optional(adapter),
+            offload: optional(offload))
+        var image = try FirmwareImage.unsigned(
+            parts, name: name, securityVersion: securityVersion, rollbackFloor: rollbackFloor,
+            boardCompatibility: board)
+        if let found = try signer.signer() { try signer.sign(&image, found) }
+        try WholeFile.write(output, image)
+        guard !json else {
+            let answer: JSONValue = [
+                "image": .string(output), "name": .string(name), "security-version": .integer(Int64(securityVersion)),
+                "size": .integer(Int64(image.count)), "signed": .bool(!unsigned),
+            ]
+            print(answer.text(pretty: true))
+            return
         }
-        print(json ? JSONValue.object(fields(found)).text(pretty: true) : text(found))
+        let state = unsigned ? ", not signed yet" : ""
+        print("\(output): \(name), security version \(securityVersion), \(image.count) bytes\(state)")
     }
 
-    private func fields(_ found: FirmwareVerifier.Inspection) -> [String: JSONValue] {
-        let manifest = found.manifest
-        return [
-            "name": .string(manifest.name), "board": .string(manifest.boardCompatibility),
-            "security-version": .integer(Int64(manifest.securityVersion)),
-            "signer": .string(Hex.encode(found.signerDigest)), "signature-valid": .bool(found.signatureIsValid),
-            "components": .array(
-                manifest.components.map { component in
-                    [
-                        "name": .string(component.name), "offset": .unsigned(component.offset),
-                        "size": .unsigned(component.size), "load-address": .unsigned(component.loadAddress),
-                        "sha384": .string(Hex.encode(component.digest)),
-                    ]
-                }),
-        ]
-    }
-
-    private func text(_ found: FirmwareVerifier.Inspection) -> String {
-        let manifest = found.manifest
-        var lines = [
-            "name              \(manifest.name)",
-            "board             \(manifest.boardCompatibility)",
-            "security version  \(manifest.securityVersion)",
-            "signer            \(Hex.encode(found.signerDigest))",
-            "signature         \(found.signatureIsValid ? "made by that key" : "INVALID")",
-        ]
-        for component in manifest.components {
-            let place = "0x" + padded(String(component.offset, radix: 16), 8)
-            let load = "0x" + padded(String(component.loadAddress, radix: 16), 8)
-            lines.append(
-                "component         \(place)  \(component.size) bytes, load \(load), \(component.name)")
-            lines.append("                  sha384 \(Hex.encode(component.digest))")
-        }
-        return lines.joined(separator: "\n")
-    }
-
-    private func padded(_ digits: String, _ width: Int) -> String {
-        String(repeating: "0", count: max(width - digits.count, 0)) + digits
+    private func optional(_ path: String?) throws -> [UInt8]? {
+        try path.map { path in try WholeFile.read(path, limit: imageLimit) }
     }
 }
 
-struct ImageVerify: ParsableCommand {
+struct ImageSign: ParsableCommand {
     static let configuration = CommandConfiguration(
-        commandName: "verify",
-        abstract: "Checks an image as a board does before it may run.",
+        commandName: "sign",
+        abstract: "Signs an image, or signs it again with another key.",
         discussion: """
-            EXIT STATUS
-              0 a board with these fuses accepts the image; 1 it refuses it, and the reason is printed.
+            EXAMPLES
+              baseboard image sign server.unsigned.img --key board/keys/signer.pem \
+            --certificate board/keys/signer.cert --output server.slot.img
+              baseboard image sign server.slot.img --key board/keys/signer-2.pem \
+            --certificate board/keys/signer-2.cert        signs it again, in place
             """)
 
-    @Argument(help: "The image.", completion: .file())
+    @Argument(help: "The image, signed or not.", completion: .file())
     var image: String
 
-    @Option(help: ArgumentHelp("The board's fuses.", valueName: "file"), completion: .file(extensions: ["json"]))
-    var fuses: String
+    @OptionGroup var signer: SignerOptions
+
+    @Option(
+        help: ArgumentHelp("The signed image; the image itself by default.", valueName: "file"), completion: .file())
+    var output: String?
 
     func run() throws {
-        let fuses = try Fuses(path: fuses)
-        var reader = try FileImageReader(path: image)
-        switch FirmwareVerifier.verify(&reader, fuses: fuses) {
-        case .verified(let manifest, let digest):
-            print("\(image): verified: \(manifest.name), security version \(manifest.securityVersion)")
-            print("manifest sha384 \(Hex.encode(digest))")
-        case .refused(let refusal, let imageName):
-            print("\(image): refused: \(imageName.map { "\($0): " } ?? "")\(refusal)")
-            throw ExitCode(1)
+        guard let found = try signer.signer() else { throw ValidationError("give the --key that signs") }
+        var bytes = try WholeFile.read(image, limit: imageLimit)
+        do { try signer.sign(&bytes, found) } catch let error as FirmwareImageError {
+            throw ImageError("\(image): \(error)")
         }
+        let path = output ?? image
+        try WholeFile.write(path, bytes)
+        let digest = try COSEKey(found.key.verifyingKey).digest()
+        let number = found.certificate.map { " number \($0.number)" } ?? ", the root's own"
+        print("\(path): signed by key\(number) (\(Hex.encode(digest.prefix(8)))…)")
     }
+}
+
+struct ImageChip: ParsableCommand {
+    static let configuration = CommandConfiguration(
+        commandName: "chip",
+        abstract: "Makes the content of a whole flash chip out of images.",
+        discussion: """
+            A chip is divided into four quarters: slot A, slot B, the golden image, and data. A slot without an image \
+            is erased.
+
+            EXAMPLE
+              baseboard image chip --a server.slot.img --b server.slot.img --golden server.slot.img --output server.img
+            """)
+
+    @Option(help: ArgumentHelp("The image of slot A.", valueName: "image"), completion: .file())
+    var a: String?
+
+    @Option(help: ArgumentHelp("The image of slot B.", valueName: "image"), completion: .file())
+    var b: String?
+
+    @Option(help: ArgumentHelp("The image that the board falls back to.", valueName: "image"), completion: .file())
+    var golden: String?
+
+    @Option(help: ArgumentHelp("The chip's size: a power of two.", valueName: "bytes"))
+    var size = SizeArgument(FlashLayout.chipSize)
+
+    @Option(help: ArgumentHelp("The chip's content.", valueName: "file"), completion: .file())
+    var output: String
+
+    func run() throws {
+        let layout = try ChipLayout(chipSize: size.bytes)
+        guard a != nil || b != nil || golden != nil else {
+            throw ValidationError("give an image for at least one of --a, --b and --golden")
+        }
+        try WholeFile.write(
+            output, FirmwareImage.chip(a: read(a), b: read(b), golden: read(golden), layout: layout))
+        let slots = [("A", a), ("B", b), ("golden", golden)].map { "\($0.0) \($0.1 ?? "erased")" }
+        print("\(output): \(layout.chipSize) bytes, slots of \(layout.slotSize): \(slots.joined(separator: ", "))")
+    }
+
+    private func read(_ path: String?) throws -> [UInt8]? {
+        guard let path else { return nil }
+        let image = try WholeFile.read(path, limit: imageLimit)
+        var reader = ByteArrayReader(image)
+        // What has no manifest at all is no image: a whole chip's content, the wrong file.
+        do throws(FirmwareRefusal) { _ = try FirmwareVerifier.inspect(&reader) } catch {
+            throw ImageError("\(path): this is no firmware image: \(error)")
+        }
+        return image
+    }
+}
+
+/// A number of bytes such as `32MiB`.
+struct SizeArgument: ExpressibleByArgument {
+    let bytes: UInt64
+
+    init(_ bytes: UInt64) { self.bytes = bytes }
+
+    init?(argument: String) {
+        guard let size = ByteCount(parsing: argument) else { return nil }
+        bytes = size.bytes
+    }
+
+    var defaultValueDescription: String { "\(ByteCount(bytes))" }
 }

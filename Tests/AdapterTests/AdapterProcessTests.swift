@@ -98,7 +98,7 @@ struct AdapterProcessTests {
     /// A chip, the logic and the master, each its own process; the image decides.
     func verify(_ image: [UInt8], _ fuses: Fuses) throws -> (event: QMPEvent, state: JSONValue) {
         let folder = TemporaryFolder()
-        try Data(image).write(to: URL(fileURLWithPath: folder.file("chip.img")))
+        try Data(FirmwareImage.chip(a: image)).write(to: URL(fileURLWithPath: folder.file("chip.img")))
         try Data(fuses.json.utf8).write(to: URL(fileURLWithPath: folder.file("fuses.json")))
         let flash = try ComponentProcess("flash", in: folder, listens: ["spi"], ["--image", folder.file("chip.img")])
         let logic = try ComponentProcess(

@@ -103,7 +103,11 @@ import Wire
                 "--next-stage", firmware + "/host.bin", "--output", images.file("evil.img"),
             ])
         try #require(build.status == 0, "\(build.output)")
-        try expectHeld(image: images.file("evil.img"), names: "evil")
+        let chip = try run(
+            binary("baseboard"),
+            ["image", "chip", "--a", images.file("evil.img"), "--output", images.file("evil.chip.img")])
+        try #require(chip.status == 0, "\(chip.output)")
+        try expectHeld(image: images.file("evil.chip.img"), names: "evil")
     }
 
     @Test func `one changed byte of OpenSBI leaves host and BMC held`() throws {

@@ -31,7 +31,7 @@ struct Flash {
         let image = try FirmwareImage.build(
             firstStage: Part.firstStage.bytes(), opensbi: Part.openSBI.bytes(), nextStage: Part.host.bytes(),
             key: P384PrivateKey.generate(), name: "test", securityVersion: 1)
-        return Array(image[..<used])
+        return image + [UInt8](repeating: FirmwareImage.erasedByte, count: used - image.count)
     }
 
     var bytes: [UInt8]

@@ -126,9 +126,10 @@ final class Board {
         let part = (0..<300_000).map { UInt8(truncatingIfNeeded: $0 &* 31 ^ $0 >> 7) }
         return (
             key,
-            try FirmwareImage.build(
-                firstStage: Array(part[..<5000]), opensbi: part, nextStage: Array(part[..<100_000]), key: key,
-                name: "server", securityVersion: 2)
+            try FirmwareImage.chip(
+                a: FirmwareImage.build(
+                    firstStage: Array(part[..<5000]), opensbi: part, nextStage: Array(part[..<100_000]), key: key,
+                    name: "server", securityVersion: 2))
         )
     }
     let key: P384PrivateKey

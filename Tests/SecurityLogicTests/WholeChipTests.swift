@@ -14,8 +14,9 @@ import Wire
     private func wholeChip(_ key: P384PrivateKey) throws -> [UInt8] {
         var generator = SeededGenerator(seed: 6)
         let block = generator.bytes(64 * 1024)
-        var image = try FirmwareImage.build(
-            firstStage: block, opensbi: block, nextStage: block, key: key, name: "whole", securityVersion: 1)
+        var image = try FirmwareImage.chip(
+            a: FirmwareImage.build(
+                firstStage: block, opensbi: block, nextStage: block, key: key, name: "whole", securityVersion: 1))
         for start in stride(from: 0x20_0000, to: image.count, by: block.count) {
             image.replaceSubrange(start..<start + block.count, with: block)
         }

@@ -50,15 +50,18 @@ import Trust
 
 @Suite struct FirmwareManifestTests {
     static let manifest = FirmwareManifest(
-        name: "n", boardCompatibility: "b", securityVersion: 7,
+        name: "n", boardCompatibility: "b", securityVersion: 7, rollbackFloor: 5,
         components: [
-            .init(name: "c", offset: 1, size: 2, digest: [UInt8](repeating: 9, count: 48), loadAddress: 3)
+            .init(
+                name: "c", offset: 1, size: 2, digest: [UInt8](repeating: 9, count: 48), loadAddress: 3,
+                target: .adapter)
         ])
 
     @Test func `a manifest is a deterministic map with the labels of the layout`() throws {
         let hex =
-            "a50101026162030704" + "81a50161630201030204" + "5830" + String(repeating: "09", count: 48) + "0503"
-            + "05616e"
+            "a60102026162030704" + "81a60161630201030204" + "5830" + String(repeating: "09", count: 48) + "0503"
+            + "0602"
+            + "05616e" + "0605"
         #expect(Hex.encode(Self.manifest.encoded()) == hex)
         #expect(try FirmwareManifest(decoding: Self.manifest.encoded()) == Self.manifest)
     }
@@ -72,7 +75,7 @@ import Trust
     private static func component(_ label: Int64, _ value: CBOR?) -> CBOR {
         let fields: [(Int64, CBOR)] = [
             (1, .text("c")), (2, .unsigned(1)), (3, .unsigned(2)), (4, .bytes([UInt8](repeating: 9, count: 48))),
-            (5, .unsigned(3)),
+            (5, .unsigned(3)), (6, .unsigned(2)),
         ]
         let kept = fields.filter { $0.0 != label } + (value.map { [(label, $0)] } ?? [])
         return .array([.map(kept.map { .init(.integer($0.0), $0.1) })])
@@ -93,10 +96,12 @@ import Trust
         Change(3, nil), Change(3, .integer(-1)), Change(3, .unsigned(1 << 32)), Change(4, nil),
         Change(4, .array([])), Change(4, .map([])), Change(4, .array([.null])),
         Change(4, .array([CBOR](repeating: .null, count: 65))), Change(5, nil), Change(5, .unsigned(1)),
-        Change(5, .text("a\u{7}")), Change(6, .null), Change(4, component(1, nil)), Change(4, component(1, .text(""))),
+        Change(5, .text("a\u{7}")), Change(6, nil), Change(6, .null), Change(6, .unsigned(8)), Change(7, .null),
+        Change(4, component(1, nil)), Change(4, component(1, .text(""))),
         Change(4, component(2, .integer(-1))), Change(4, component(3, .unsigned(0))),
         Change(4, component(3, .text("2"))), Change(4, component(4, .bytes([1]))),
         Change(4, component(4, .text("d"))), Change(4, component(5, nil)), Change(4, component(6, .null)),
+        Change(4, component(6, nil)), Change(4, component(6, .unsigned(4))), Change(4, component(7, .null)),
     ]
 
     @Test(arguments: changes)
@@ -105,9 +110,9 @@ import Trust
         #expect(throws: FirmwareManifestError.self) { try FirmwareManifest(decoding: payload) }
     }
 
-    @Test func `a newer format version is refused as such`() throws {
-        let payload = try changed(1, .unsigned(2))
-        #expect(throws: FirmwareManifestError.unknownFormatVersion(2)) { try FirmwareManifest(decoding: payload) }
+    @Test func `another format version is refused as such`() throws {
+        let payload = try changed(1, .unsigned(3))
+        #expect(throws: FirmwareManifestError.unknownFormatVersion(3)) { try FirmwareManifest(decoding: payload) }
     }
 
     @Test func `two components of one name are refused`() throws {

@@ -7,7 +7,9 @@ import Trust
     static let digest = [UInt8](repeating: 0xAB, count: 48)
 
     @Test func `fuses are read back as they were written`() throws {
-        let fuses = Fuses(rootKeyDigest: Self.digest, minimumSecurityVersion: .max)
+        let fuses = Fuses(
+            rootKeyDigest: Self.digest, minimumSecurityVersion: .max, cancelledKeys: [0, 5, 127],
+            uniqueDeviceSecret: [UInt8](0..<32))
         let path = "/tmp/fuses-\(UUID().uuidString.prefix(8)).json"
         defer { try? FileManager.default.removeItem(atPath: path) }
         try Data(fuses.json.utf8).write(to: URL(fileURLWithPath: path))
@@ -33,6 +35,12 @@ import Trust
         (text(good, "\"1\"", "\"b\""), "minimumSecurityVersion"),
         (text(good, "null", "\"b\""), "minimumSecurityVersion"), (text(good, "1", "\"\""), "boardCompatibility"),
         (text(good, "1", "\"a b\""), "boardCompatibility"), (text(good, "1", "\"b\"", ", \"extra\": 1"), "extra"),
+        (text(good, "1", "\"b\"", ", \"cancelledKeys\": 3"), "cancelledKeys"),
+        (text(good, "1", "\"b\"", ", \"cancelledKeys\": [128]"), "cancelledKeys"),
+        (text(good, "1", "\"b\"", ", \"cancelledKeys\": [-1]"), "cancelledKeys"),
+        (text(good, "1", "\"b\"", ", \"cancelledKeys\": [\"1\"]"), "cancelledKeys"),
+        (text(good, "1", "\"b\"", ", \"uniqueDeviceSecret\": \"00\""), "uniqueDeviceSecret"),
+        (text(good, "1", "\"b\"", ", \"uniqueDeviceSecret\": null"), "uniqueDeviceSecret"),
     ])
     func `a file that is no fuses is refused with file and field`(text: String, field: String) {
         let error = #expect(throws: FusesError.self) { try Fuses(json: Array(text.utf8), path: "f.json") }

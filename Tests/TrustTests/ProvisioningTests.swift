@@ -17,8 +17,8 @@ import Trust
         let attributes = try FileManager.default.attributesOfItem(atPath: outcome.keyPath)
         #expect(attributes[.posixPermissions] as? Int == 0o600)
         let key = try Provisioning.readKey(outcome.keyPath)
-        #expect(try Fuses(path: outcome.fusesPath) == Fuses(root: key.publicKey, minimumSecurityVersion: 1))
-        #expect(outcome.fuses.rootKeyDigest == (try COSEKey(key.publicKey).digest()))
+        #expect(try Fuses(path: outcome.fusesPath) == Fuses(root: key.verifyingKey, minimumSecurityVersion: 1))
+        #expect(outcome.fuses.rootKeyDigest == (try COSEKey(key.verifyingKey).digest()))
     }
 
     @Test func `what is there is kept, and replaced by force`() throws {

@@ -209,8 +209,10 @@ internal import Wire
         }
     }
 
-    func unmap(_ unmap: DMAUnmap) throws(VFIOUserError) {
-        _ = try ask(.dmaUnmap, VFIOUserClient.payload(DMAUnmap.size) { unmap.encode(into: &$0) })
+    /// The reply's payload.
+    @discardableResult
+    func unmap(_ unmap: DMAUnmap) throws(VFIOUserError) -> [UInt8] {
+        let (reply, _) = try ask(.dmaUnmap, VFIOUserClient.payload(unmap.fixedSize) { unmap.encode(into: &$0) })
         exported.withLock { exported in
             if unmap.flags == DMAUnmap.all {
                 exported.removeAll()
@@ -218,6 +220,7 @@ internal import Wire
                 exported.remove(address: unmap.address, length: unmap.length)
             }
         }
+        return reply
     }
 
     /// Reads bytes of a region. Returns the error, if any: a hot path that does not throw.

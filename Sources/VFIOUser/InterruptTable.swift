@@ -22,6 +22,8 @@ public final class InterruptTable: Sendable {
         var trigger: PeerEvent?
         var maskEvent: PeerEvent?
         var unmaskEvent: PeerEvent?
+        /// INTx: unmasks it when the client signals.
+        var unmasker: Unmasker?
         var masked = false
         /// INTx: asserted by the device. Others: raised while masked.
         var pending = false
@@ -126,11 +128,12 @@ public final class InterruptTable: Sendable {
     }
 
     /// Does what a SET_IRQS message asks. `bools` is its bool data. Refused: `invalid` for an unknown kind, a range
-    /// outside it, a descriptor that is not an eventfd, masking of a kind that has no masks; `notSupported` for an
-    /// eventfd at INTx's unmasking.
+    /// outside it, a descriptor that is not an eventfd, masking of a kind that has no masks; `noSpace` where the process
+    /// has no descriptors left to wait for an unmasking.
     ///
-    /// That one has two meanings: the specification's server signals it when INTx is unmasked, Linux's waits for it and
-    /// unmasks then, and QEMU with KVM counts on Linux's. Refused, QEMU unmasks by messages.
+    /// Deviates: an eventfd at INTx's unmasking has two meanings: the specification's server signals it when INTx is
+    /// unmasked, Linux's waits for it and unmasks then. QEMU with KVM counts on Linux's, which lets KVM unmask without a
+    /// message, and no client is known that waits: so INTx has Linux's meaning, the others the specification's.
     func apply(_ set: IRQSet, bools: RawSpan, descriptors: [Descriptor]) throws(ErrorNumber) {
         guard let kind = Kind(rawValue: set.index) else { throw .invalid }
         let count = count(kind)
@@ -138,7 +141,6 @@ public final class InterruptTable: Sendable {
         guard set.action == .trigger || kind.isMaskable else { throw .invalid }
         var events: [PeerEvent] = []
         if set.data == .eventfd {
-            guard kind != .intx || set.action != .unmask else { throw .notSupported }
             guard set.start < count else { throw .invalid }
             for descriptor in descriptors {
                 guard let event = PeerEvent(descriptor) else { throw .invalid }
@@ -146,6 +148,7 @@ public final class InterruptTable: Sendable {
             }
         }
         if set.count == 0 { return disable(kind) }
+        if kind == .intx, set.data == .eventfd, set.action == .unmask { return try setUnmasker(descriptors.first) }
         for number in 0..<Int(set.count) {
             if set.data == .bool, bools.uint8(at: number) == 0 { continue }
             let vector = Int(set.start) + number
@@ -153,6 +156,31 @@ public final class InterruptTable: Sendable {
             lines.withLock { lines in
                 Self.apply(set, kind, event, &lines[Int(kind.rawValue)][vector])
             }
+        }
+    }
+
+    /// The eventfd by which the client unmasks INTx, or nil: by messages only.
+    private func setUnmasker(_ descriptor: Descriptor?) throws(ErrorNumber) {
+        var unmasker: Unmasker?
+        if let descriptor {
+            unmasker = Unmasker(descriptor) { [weak self] unmasker in self?.unmaskINTx(by: unmasker) }
+            guard unmasker != nil else { throw .noSpace }
+        }
+        // The old one is let go of outside the lock, and not before the new one is in place.
+        let old = lines.withLock { lines in
+            defer { lines[0][0].unmasker = unmasker }
+            return lines[0][0].unmasker
+        }
+        withExtendedLifetime(old) {}
+        unmasker?.start()
+    }
+
+    private func unmaskINTx(by unmasker: Unmasker) {
+        lines.withLock { lines in
+            // One that was replaced may still be called once.
+            guard lines[0][0].unmasker === unmasker else { return }
+            lines[0][0].unmask()
+            Self.deliverINTx(&lines[0][0])
         }
     }
 

@@ -117,16 +117,7 @@ extension ServerConnection {
             device.dmaMapsChanged()
             return 0
         case .dmaUnmap:
-            let unmap = try DMAUnmap(payload)
-            if unmap.flags == DMAUnmap.all {
-                device.dma.removeAll()
-            } else {
-                try device.dma.remove(address: unmap.address, length: unmap.length)
-            }
-            device.dmaMapsChanged()
-            var room = unsafe MutableRawSpan(_unsafeBytes: replyPayload(DMAUnmap.size))
-            unmap.encode(into: &room)
-            return DMAUnmap.size
+            return try dmaUnmap(payload)
         case .deviceGetInfo:
             try DeviceInfo.checkRequest(payload)
             var room = unsafe MutableRawSpan(_unsafeBytes: replyPayload(DeviceInfo.size))
@@ -156,6 +147,33 @@ extension ServerConnection {
         case .migrationDataWrite: return try writeMigrationData(payload)
         default: throw .notSupported
         }
+    }
+
+    // MARK: Memory
+
+    private func dmaUnmap(_ payload: RawSpan) throws(ErrorNumber) -> Int {
+        let unmap = try DMAUnmap(payload)
+        let log = device.dma.log
+        guard unmap.bitmap == nil || log != nil else { throw .invalid }
+        if unmap.flags == DMAUnmap.all {
+            device.dma.removeAll()
+        } else {
+            try device.dma.remove(address: unmap.address, length: unmap.length)
+        }
+        device.dmaMapsChanged()
+        // No write is under way any more: what the log says now is all there was.
+        let size = unmap.fixedSize + Int(unmap.bitmap?.byteCount ?? 0)
+        var room = unsafe MutableRawSpan(_unsafeBytes: replyPayload(size))
+        unmap.encode(into: &room)
+        guard let bitmap = unmap.bitmap, let log else { return size }
+        var words = [UInt64](repeating: 0, count: Int(bitmap.byteCount / 8))
+        log.take(
+            address: unmap.address, length: unmap.length, shift: UInt64(bitmap.pageSize.trailingZeroBitCount)
+        ) { page in words[Int(page >> 6)] |= 1 << (page & 63) }
+        for (number, word) in words.enumerated() {
+            room.storeBytes(of: word, toByteOffset: unmap.fixedSize + number * 8, as: UInt64.self)
+        }
+        return size
     }
 
     // MARK: Regions

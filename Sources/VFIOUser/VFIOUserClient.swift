@@ -292,6 +292,27 @@ public import Wire
         try transport.unmap(DMAUnmap(address: address.rawValue, length: length))
     }
 
+    /// Takes a range back as `unmapDMA(address:length:)` does, while DMA logging is on, and says which of its pages the
+    /// device wrote since the last report: bit n of the words is the nth page. A bitmap longer than a message (256 GiB of
+    /// 4 KiB pages) is refused with `tooBig`.
+    ///
+    /// Precondition: the page size is a power of two, the range is not empty.
+    public func unmapDMA(
+        address: IOVirtualAddress, length: UInt64, dirtyPageSize: UInt64
+    ) throws(VFIOUserError) -> [UInt64] {
+        precondition(dirtyPageSize.nonzeroBitCount == 1 && length > 0, "pages of a power of two")
+        let words = ((length - 1) >> UInt64(dirtyPageSize.trailingZeroBitCount)) / 64 + 1
+        let unmap = DMAUnmap(
+            address: address.rawValue, length: length, bitmap: .init(pageSize: dirtyPageSize, byteCount: words * 8))
+        let reply = try transport.unmap(unmap)
+        guard UInt64(reply.count) == UInt64(unmap.fixedSize) + words * 8 else {
+            throw transport.fail("its DMA_UNMAP reply has another bitmap than was asked for")
+        }
+        // Safety: bytes have no padding.
+        let span = unsafe reply.span.bytes
+        return (0..<Int(words)).map { span.uint64(at: unmap.fixedSize + $0 * 8) }
+    }
+
     /// Takes every range back.
     public func unmapAllDMA() throws(VFIOUserError) {
         try transport.unmap(DMAUnmap(address: 0, length: 0, flags: DMAUnmap.all))

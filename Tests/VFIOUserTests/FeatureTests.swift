@@ -309,6 +309,35 @@ struct FeatureTests {
         }
     }
 
+    @Test func `an unmap says which pages of its range were written, and takes the range back`() throws {
+        let served = try ServedDevice()
+        let client = try served.client()
+        let ram = try SharedMemory(create: "ram", size: 1 << 20)
+        let address = IOVirtualAddress(base)
+        try client.mapDMA(address: address, length: 1 << 20, descriptor: ram.descriptor)
+        // Nobody logs: nothing can be told, and nothing is taken back.
+        #expect(throws: VFIOUserError.refused(.dmaUnmap, .invalid)) {
+            try client.unmapDMA(address: address, length: 1 << 20, dirtyPageSize: 4096)
+        }
+        let dma = served.device.dma
+        try dma.store(UInt8(1), at: address)
+        try client.startDMALogging()
+        try dma.store(UInt8(1), at: IOVirtualAddress(base + 0x3000))
+        try dma.store(UInt8(1), at: IOVirtualAddress(base + 0xF_F000))
+        // No map of exactly this range.
+        #expect(throws: VFIOUserError.refused(.dmaUnmap, .noEntry)) {
+            try client.unmapDMA(address: address, length: 1 << 19, dirtyPageSize: 4096)
+        }
+        let pages = try client.unmapDMA(address: address, length: 1 << 20, dirtyPageSize: 4096)
+        #expect(pages == [0b1000, 0, 0, 1 << 63])
+        #expect(throws: DMAError.self) { try dma.store(UInt8(1), at: address) }
+        #expect(try client.dirtyPages(address: address, length: 1 << 20) == [0, 0, 0, 0])
+        // Pages of another size, and the range again.
+        try client.mapDMA(address: address, length: 1 << 20, descriptor: ram.descriptor)
+        try dma.store(UInt8(1), at: IOVirtualAddress(base + 0x3000))
+        #expect(try client.unmapDMA(address: address, length: 1 << 20, dirtyPageSize: 1 << 19) == [1])
+    }
+
     @Test func `a report has bits of the page size asked for, larger or smaller than the log's`() throws {
         let served = try ServedDevice()
         let client = try served.client()

@@ -248,14 +248,55 @@ struct LinkTests {
         #expect(!unmasked.drain())
         try client.act(.unmask, on: .msix, start: 1, which: [true, true])
         #expect(unmasked.drain() && !masked.drain())
-        // INTx masks itself when it fires; its unmasking is told by messages only.
+        // INTx masks itself when it fires.
         try client.setInterrupts(.intx, notifiers: [masked], for: .mask)
         try client.setInterrupts(.intx, notifiers: [trigger])
         served.device.interrupts.setINTx(true)
         #expect(trigger.drain() && masked.drain())
-        #expect(throws: VFIOUserError.refused(.deviceSetIRQs, .notSupported)) {
-            try client.setInterrupts(.intx, notifiers: [unmasked], for: .unmask)
+    }
+
+    /// Waits until a notifier is raised, and takes it; false when that does not come.
+    private func awaits(_ notifier: EventNotifier) throws -> Bool {
+        let eventfd = Socket(adopting: try notifier.descriptor.duplicate(), kind: .stream)
+        try? eventfd.wait(for: .readable, until: .after(.seconds(20)))
+        return notifier.drain()
+    }
+
+    @Test func `a signal of INTx's unmask eventfd lets the next interrupt through, as KVM does it`() throws {
+        let served = try ServedDevice()
+        let client = try served.client()
+        let (unmask, trigger, masked) = (try EventNotifier(), try EventNotifier(), try EventNotifier())
+        try client.setInterrupts(.intx, notifiers: [trigger])
+        try client.setInterrupts(.intx, notifiers: [masked], for: .mask)
+        try client.setInterrupts(.intx, notifiers: [unmask], for: .unmask)
+        let interrupts = served.device.interrupts
+        interrupts.setINTx(true)
+        #expect(trigger.drain() && masked.drain())
+        // Still asserted: each unmasking brings it again, though nobody drains the eventfd.
+        for _ in 0..<3 {
+            unmask.signal()
+            #expect(try awaits(trigger))
+            #expect(masked.drain())
         }
+        // Asserted while masked waits for the unmasking.
+        interrupts.setINTx(false)
+        interrupts.setINTx(true)
+        #expect(!trigger.drain())
+        unmask.signal()
+        #expect(try awaits(trigger))
+        // Replaced: the old one means nothing any more, the new one unmasks.
+        let other = try EventNotifier()
+        try client.setInterrupts(.intx, notifiers: [other], for: .unmask)
+        unmask.signal()
+        #expect(!trigger.drain())
+        other.signal()
+        #expect(try awaits(trigger))
+        // Taken away: by messages only.
+        try client.clearInterrupts(.intx, count: 1, for: .unmask)
+        other.signal()
+        #expect(!trigger.drain())
+        try client.act(.unmask, on: .intx)
+        #expect(trigger.drain())
     }
 
     @Test func `disabling a kind takes every eventfd and mask of it`() throws {

@@ -96,6 +96,10 @@ struct MessageTests {
         #expect(try DMAUnmap(wire.span.bytes) == unmap)
         let all = bytes([u32(24), u32(2), u64(0), u64(0)])
         #expect(try DMAUnmap(all.span.bytes).flags == DMAUnmap.all)
+        let dirty = DMAUnmap(address: 0x1000, length: 65 << 12, bitmap: .init(pageSize: 4096, byteCount: 16))
+        let longer = bytes([u32(56), u32(1), u64(0x1000), u64(65 << 12), u64(4096), u64(16)])
+        #expect(encoded(40) { dirty.encode(into: &$0) } == longer)
+        #expect(try DMAUnmap(longer.span.bytes) == dirty)
     }
 
     @Test(arguments: [
@@ -103,7 +107,16 @@ struct MessageTests {
         (bytes([u32(23), u32(0), u64(0), u64(1)]), .invalid),
         (bytes([u32(24), u32(2), u64(1), u64(0)]), .invalid),
         (bytes([u32(24), u32(4), u64(0), u64(1)]), .invalid),
-        (bytes([u32(24), u32(1), u64(0), u64(1)]), .notSupported),
+        // A bitmap: not there, not of whole words, pages of no power of two, too short for the range or the reply, of
+        // an empty range, beyond a message.
+        (bytes([u32(24), u32(1), u64(0), u64(1)]), .invalid),
+        (bytes([u32(48), u32(1), u64(0), u64(4096), u64(4096), u64(7)]), .invalid),
+        (bytes([u32(48), u32(1), u64(0), u64(4096), u64(4095), u64(8)]), .invalid),
+        (bytes([u32(48), u32(1), u64(0), u64(4096), u64(0), u64(8)]), .invalid),
+        (bytes([u32(48), u32(1), u64(0), u64(65 << 12), u64(4096), u64(8)]), .invalid),
+        (bytes([u32(47), u32(1), u64(0), u64(4096), u64(4096), u64(8)]), .invalid),
+        (bytes([u32(48), u32(1), u64(0), u64(0), u64(4096), u64(8)]), .invalid),
+        (bytes([u32(.max), u32(1), u64(0), u64(.max), u64(1), u64(1 << 61)]), .tooBig),
     ]) func `a malformed DMA_UNMAP is refused`(wire: [UInt8], error: ErrorNumber) {
         #expect(refusal(wire) { (raw) throws(ErrorNumber) in _ = try DMAUnmap(raw) } == error)
     }

@@ -72,7 +72,7 @@ let package = Package(
         library("Crypto", ["COpenSSL"], audited),
         library("Trust", ["Crypto", "QMP", "Wire"]),
         library("SPINOR", ["Serprog", "Wire"], audited),
-        library("SecurityLogic", ["Serprog", "Sideband", "Trust", "Wire"], audited),
+        library("SecurityLogic", ["Crypto", "Serprog", "Sideband", "Trust", "Wire"], audited),
         library("Adapter", ["Ethernet", "PCIe", "Serprog", "Sideband", "Trust", "VFIOUser", "Virtio", "Wire"]),
         library("Offload", ["PCIe", "VFIOUser", "Wire"]),
         library("Management", ["Ethernet", "Sideband", "Wire"]),
@@ -95,7 +95,9 @@ let package = Package(
             swiftSettings: common),
         component("host-cpu", ["Machine", "PCIe", "RISCV", "Serprog", "Sideband", "VFIOUser", "Wire"]),
         component("flash", ["QMP", "SPINOR", "Serprog", "Wire"]),
-        component("security-logic", ["Crypto", "QMP", "SecurityLogic", "Serprog", "Sideband", "Trust", "Wire"]),
+        component(
+            "security-logic",
+            ["Crypto", "QMP", "SecurityLogic", "Serprog", "Sideband", "Topology", "Trust", "Wire"]),
         component("bmc", ["Ethernet", "Management", "QMP", "Sideband", "Wire"]),
         component(
             "adapter-card",

@@ -1,8 +1,12 @@
 import Serprog
 import Trust
 
-/// The board's flash chip as the verifier reads it: through the security logic, over serprog.
+/// The board's flash chip as the verifier reads it: through the security logic, over serprog, in whole pages, of which
+/// the logic keeps digests: the host executes the pages that passed here or none.
 struct FlashReader: ImageReader {
+    /// Bytes of a page that the logic digests. Held by Sources/SecurityLogic/PageDigests.swift too.
+    private static let pageSize: UInt64 = 4096
+
     private let client: SerprogClient
     let byteCount: UInt64
 
@@ -31,9 +35,19 @@ struct FlashReader: ImageReader {
         guard offset <= byteCount, count <= byteCount - offset else {
             throw ImageReadError("bytes \(offset) to \(offset &+ count) of a flash chip of \(byteCount)")
         }
+        guard count > 0 else { return }
+        let start = offset & ~(Self.pageSize - 1)
+        // The pages lie in a chip of whole pages, at most 2 GiB.
+        let end = (offset + count + Self.pageSize - 1) & ~(Self.pageSize - 1)
+        var place = start
         do throws(SerprogError) {
-            // The range lies in a chip of at most 2 GiB.
-            try client.readFlash(offset: UInt32(offset), count: Int(count), body)
+            try client.readFlash(offset: UInt32(start), count: Int(end - start)) { piece in
+                // Of the first and the last page, what was asked for.
+                let from = max(place, offset)
+                let upTo = min(place + UInt64(piece.byteCount), offset + count)
+                if from < upTo { body(piece.extracting(Int(from - place)..<Int(upTo - place))) }
+                place += UInt64(piece.byteCount)
+            }
         } catch {
             throw ImageReadError("the flash chip at \(offset): \(error)")
         }

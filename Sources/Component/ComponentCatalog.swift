@@ -233,13 +233,19 @@ public enum ComponentCatalog {
     private static let securityLogic = ComponentKind(
         name: "security-logic",
         ports: [PortDescription("flash", .spi, .uses, required: true)]
-            + ["adapter", "host", "bmc"].map { PortDescription("spi-\($0)", .spi, .serves) }
+            + ["adapter", "host", "bmc", "external"].map { PortDescription("spi-\($0)", .spi, .serves) }
             + ["adapter", "host", "bmc"].map { PortDescription("sideband-\($0)", .sideband, .serves) }
             + [control],
         settings: [
             SettingDescription(
                 "fuses", .file(remedy: "scripts/build-firmware makes it"), required: true,
-                help: "root key digest and minimum security version")
+                help: "root key digest and minimum security version"),
+            SettingDescription(
+                "rules", .file(remedy: "docs/wiring.md has its form"),
+                help: "who may do what to the flash; the built-in rules"),
+            SettingDescription(
+                "tcp", .integer(0...65535),
+                help: "spi-external on a TCP port of 127.0.0.1 for flashrom, 0: a free one; none"),
         ])
 
     private static let bmc = ComponentKind(

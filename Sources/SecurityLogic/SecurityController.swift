@@ -1,6 +1,7 @@
 internal import Serprog
 public import Sideband
 internal import Synchronization
+internal import Trust
 public import Wire
 
 /// The shell around the sequencer: sideband wires, timers, the gate. Everything happens on the event loop's thread,
@@ -30,6 +31,19 @@ public final class SecurityController: Sendable {
         public let released: Set<HeldComponent>
         public let imageName: String?
         public let failureReason: String?
+        /// The chip's bytes that host and BMC see once a slot is verified.
+        public let slot: Range<UInt64>?
+
+        /// The moment as the flash gate's rules know it.
+        var flashPhase: FlashPhase {
+            switch state {
+            case .held: .held
+            case .verifying: mode == .unprotected ? .unprotected : .verifying
+            case .released: .released
+            case .locked: .locked
+            case .failed: .failed
+            }
+        }
 
         init(_ sequencer: SecuritySequencer) {
             state = sequencer.state
@@ -37,6 +51,7 @@ public final class SecurityController: Sendable {
             released = sequencer.released
             imageName = sequencer.imageName
             failureReason = sequencer.failureReason
+            slot = sequencer.released.isEmpty ? nil : 0..<FlashLayout.chipSize
         }
     }
 
@@ -73,6 +88,10 @@ public final class SecurityController: Sendable {
         self.gate = gate
         self.observer = observer
         state = Mutex(State(sequencer: sequencer))
+        gate.whenChanged { [weak self] address in
+            guard let self else { return }
+            loop.perform { self.handle(.flashChanged(address)) }
+        }
     }
 
     public var snapshot: Snapshot { state.withLock { Snapshot($0.sequencer) } }
@@ -97,7 +116,8 @@ public final class SecurityController: Sendable {
             return (actions, Snapshot(state.sequencer))
         }
         // The gate closes before anybody hears of it, and opens for a component before its reset is released.
-        gate.setRules(FlashGateRules(mode: after.mode, released: after.released))
+        if event == .powerCycle { gate.forgetVerified() }
+        gate.setState(FlashGateState(phase: after.flashPhase, released: after.released, slot: after.slot))
         if !actions.isEmpty { observer.changed(after) }
         for action in actions {
             switch action {

@@ -38,6 +38,8 @@ public struct SecuritySequencer: Sendable {
         /// A component's POWER_GOOD signal has this level.
         case powerGood(HeldComponent, Bool)
         case timerFired(TimerToken)
+        /// Host or BMC asked for a page of the chip, at this address, that is not what was verified.
+        case flashChanged(UInt64)
     }
 
     public enum Action: Sendable, Hashable {
@@ -83,7 +85,18 @@ public struct SecuritySequencer: Sendable {
         case .request(let request): answer(request)
         case .powerGood(let component, let isGood): powerGood(component, isGood)
         case .timerFired(let token): timerFired(token)
+        case .flashChanged(let address): flashChanged(address)
         }
+    }
+
+    /// What runs is no longer what was verified: nothing may run.
+    private mutating func flashChanged(_ address: UInt64) -> [Action] {
+        guard state == .released || state == .locked else { return [] }
+        awaited = nil
+        let image = imageName
+        return assertResets()
+            + fail(
+                image: image, reason: "flash changed after verification at 0x\(String(address, radix: 16))")
     }
 
     // MARK: Holding

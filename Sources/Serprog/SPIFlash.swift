@@ -44,6 +44,10 @@ public enum SPIFlash {
     public static let deepPowerDown: UInt8 = 0xB9
     public static let noOperation: UInt8 = 0x00
 
+    /// Status register bits: write in progress, write enable latch.
+    public static let statusBusy: UInt8 = 0x01
+    public static let statusWriteEnabled: UInt8 = 0x02
+
     /// A 4-byte address as it goes over the wire.
     public static func addressBytes(_ address: UInt32) -> [UInt8] {
         [24, 16, 8, 0].map { UInt8(truncatingIfNeeded: address >> $0) }

@@ -35,17 +35,19 @@ public struct TopologyError: Error, Sendable, CustomStringConvertible {
 }
 
 /// Collects mistakes, so that one pass reports all of them.
-struct Diagnostics {
-    private(set) var all: [Diagnostic] = []
+package struct Diagnostics {
+    package private(set) var all: [Diagnostic] = []
 
-    var isEmpty: Bool { all.isEmpty }
+    package var isEmpty: Bool { all.isEmpty }
 
-    mutating func error(_ message: String, at position: SourcePosition) {
+    package init() {}
+
+    package mutating func error(_ message: String, at position: SourcePosition) {
         all.append(Diagnostic(position: position, message: message))
     }
 
     /// Sorted by place; files in the order in which they were first blamed.
-    func sorted() -> [Diagnostic] {
+    package func sorted() -> [Diagnostic] {
         var order: [ObjectIdentifier: Int] = [:]
         for diagnostic in all {
             let file = ObjectIdentifier(diagnostic.position.file)

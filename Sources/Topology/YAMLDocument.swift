@@ -6,24 +6,24 @@
 
 import Yams
 
-struct YAMLValue {
-    enum Content {
+package struct YAMLValue {
+    package enum Content {
         /// `isPlain`: written without quotes, so that `null` and `true` are not text.
         case scalar(String, isPlain: Bool)
         case sequence([YAMLValue])
         case mapping([YAMLEntry])
     }
 
-    var content: Content
-    var position: SourcePosition
+    package var content: Content
+    package var position: SourcePosition
 
-    var isNull: Bool {
+    package var isNull: Bool {
         if case .scalar(let text, isPlain: true) = content { return ["", "~", "null", "Null", "NULL"].contains(text) }
         return false
     }
 
     /// What it is, for "expected …, found …".
-    var kindName: String {
+    package var kindName: String {
         switch content {
         case _ where isNull: "nothing"
         case .scalar(let text, _): "'\(text)'"
@@ -33,13 +33,13 @@ struct YAMLValue {
     }
 }
 
-struct YAMLEntry {
-    var key: String
-    var position: SourcePosition
-    var value: YAMLValue
+package struct YAMLEntry {
+    package var key: String
+    package var position: SourcePosition
+    package var value: YAMLValue
 }
 
-enum YAMLDocument {
+package enum YAMLDocument {
     /// Topologies use four levels; the bound keeps recursion shallow.
     static let maximumDepth = 16
     static let maximumNodes = 65_536
@@ -47,7 +47,7 @@ enum YAMLDocument {
     static let maximumDuplicates = 32
 
     /// The tree of `file`, or nil where it has none; mistakes go to `diagnostics`.
-    static func parse(_ file: SourceFile, _ diagnostics: inout Diagnostics) -> YAMLValue? {
+    package static func parse(_ file: SourceFile, _ diagnostics: inout Diagnostics) -> YAMLValue? {
         let scanner = AnchorScanner(file)
         if let reference = scanner.firstReference {
             diagnostics.error(

@@ -19,9 +19,10 @@ struct SecurityLogicCommand: ComponentCommand {
         commandName: kind,
         abstract: "The programmable logic that holds host and BMC in reset until their firmware is verified.",
         discussion: """
-            Stands between the flash chip (port flash) and its masters (ports spi-adapter, spi-host, spi-bmc): only \
-            reading passes, for the adapter while it verifies, for host and BMC once released. Commands come from \
-            the adapter on sideband-adapter.
+            Stands between the flash chip (port flash) and its masters (ports spi-adapter, spi-host, spi-bmc, \
+            spi-external): the adapter reads while it verifies, host and BMC read what was verified once they are \
+            released, a programmer from outside writes while everything is held. Commands come from the adapter on \
+            sideband-adapter.
 
             Example:
 
@@ -37,6 +38,16 @@ struct SecurityLogicCommand: ComponentCommand {
         help: ArgumentHelp(
             "Root key digest and minimum security version, as baseboard provision makes it.", valueName: "file"))
     var fuses: String
+
+    @Option(
+        help: ArgumentHelp(
+            "Who may do what to the flash, instead of the built-in rules (docs/wiring.md).", valueName: "file"))
+    var rules: String?
+
+    @Option(
+        help: ArgumentHelp(
+            "Serve spi-external on TCP port of 127.0.0.1 too, for flashrom; 0: a free port.", valueName: "port"))
+    var tcp: UInt16?
 
     func start(_ runtime: ComponentRuntime) throws {
         let fuses = try Fuses(path: fuses)
@@ -59,20 +70,26 @@ struct SecurityLogicCommand: ComponentCommand {
                 throw error
             }
         }
-        let gate = FlashGate(connect: connect) { denial in
-            let opcode = String(denial.opcode, radix: 16)
-            let why = denial.decision == .denyMaster ? "no access now" : "only reading is allowed"
-            log.warning(
-                "flash: opcode 0x\(opcode) of \(denial.master.rawValue) denied: \(why) (\(denial.count) so far)")
+        let gate = FlashGate(rules: try rules.map(GateRulesFile.read) ?? .builtIn, connect: connect) { denial in
+            log.warning("flash: \(denial)")
         }
-        let servers = try FlashMaster.allCases.compactMap { master in
+        var servers = try FlashMaster.allCases.compactMap { master in
             try runtime.listener("spi-\(master.rawValue)").map { listener in
                 SerprogServer(
                     listener, programmerName: "\(runtime.name)/\(master.rawValue)",
                     report: { line in log.warning("\(line)") }, makeTarget: { gate.target(for: master) })
             }
         }
-        runtime.onStop { for server in servers { server.stop() } }
+        if let tcp {
+            let (listener, port) = try Listener.loopback(port: tcp)
+            log.info("spi-external on 127.0.0.1:\(port)")
+            servers.append(
+                SerprogServer(
+                    listener, programmerName: "\(runtime.name)/external",
+                    report: { line in log.warning("\(line)") }, makeTarget: { gate.target(for: .external) }))
+        }
+        let started = servers
+        runtime.onStop { for server in started { server.stop() } }
 
         let controller = SecurityController(
             loop: runtime.loop, gate: gate, sequencer: SecuritySequencer(fuses: fuses),
@@ -103,7 +120,11 @@ struct SecurityLogicCommand: ComponentCommand {
                     let counters = gate.counters(master)
                     return (
                         master.rawValue,
-                        ["passed": .unsigned(counters.passed), "denied": .unsigned(counters.denied)]
+                        [
+                            "passed": .unsigned(counters.passed), "denied": .unsigned(counters.denied),
+                            "cut": .unsigned(counters.cut),
+                            "last-denied-opcode": counters.lastDeniedOpcode.map { .unsigned(UInt64($0)) } ?? .null,
+                        ]
                     )
                 }
                 var answer: [String: JSONValue] = snapshot.details
@@ -111,6 +132,7 @@ struct SecurityLogicCommand: ComponentCommand {
                 answer["mode"] = .string(snapshot.mode == .protected ? "protected" : "unprotected")
                 answer["released"] = .array(snapshot.released.map(\.rawValue).sorted().map { .string($0) })
                 answer["minimum-security-version"] = .integer(Int64(fuses.minimumSecurityVersion))
+                answer["verified-pages"] = .unsigned(UInt64(gate.digests.count))
                 answer["masters"] = .object(Dictionary(uniqueKeysWithValues: masters))
                 return .object(answer)
             })

@@ -8,50 +8,6 @@ import TestKit
 import Testing
 import Wire
 
-@Suite struct FlashGateRulesTests {
-    static let writes: [UInt8] = [
-        SPIFlash.writeEnable, SPIFlash.writeDisable, SPIFlash.writeStatus, SPIFlash.pageProgram,
-        SPIFlash.pageProgram4Byte, SPIFlash.sectorErase, SPIFlash.sectorErase4Byte, SPIFlash.blockErase32K,
-        SPIFlash.blockErase32K4Byte, SPIFlash.blockErase64K, SPIFlash.blockErase64K4Byte, SPIFlash.chipErase,
-        SPIFlash.chipEraseAlternative, SPIFlash.enter4ByteMode, SPIFlash.exit4ByteMode, SPIFlash.resetEnable,
-        SPIFlash.resetMemory, SPIFlash.deepPowerDown, SPIFlash.writeExtendedAddress,
-    ]
-    static let reads: [UInt8] = [
-        SPIFlash.read, SPIFlash.fastRead, SPIFlash.read4Byte, SPIFlash.fastRead4Byte, SPIFlash.readStatus,
-        SPIFlash.readIdentification, SPIFlash.readSFDP,
-    ]
-
-    /// Who may read under which rules.
-    static let readers: [(FlashGateRules, Set<FlashMaster>)] = [
-        (.closed, []), (FlashGateRules(mode: .unprotected, released: []), [.adapter]),
-        (FlashGateRules(mode: .protected, released: [.bmc]), [.bmc]),
-        (FlashGateRules(mode: .protected, released: [.host, .bmc]), [.host, .bmc]),
-    ]
-
-    @Test(arguments: readers)
-    func `a master reads when the rules let it, and nobody writes ever`(
-        rules: FlashGateRules, readers: Set<FlashMaster>
-    ) {
-        for master in FlashMaster.allCases {
-            let reads = readers.contains(master)
-            for opcode in Self.reads {
-                #expect(rules.decide(master, opcode: opcode) == (reads ? .pass : .denyMaster))
-            }
-            for opcode in Self.writes {
-                #expect(rules.decide(master, opcode: opcode) == (reads ? .denyOpcode : .denyMaster))
-            }
-        }
-    }
-
-    @Test func `of all 256 opcodes only the known reading ones pass`() {
-        let rules = FlashGateRules(mode: .unprotected, released: [.host, .bmc])
-        for master in FlashMaster.allCases {
-            let passing = (0...255).map { UInt8($0) }.filter { rules.decide(master, opcode: $0) == .pass }
-            #expect(Set(passing) == FlashGateRules.readOnlyOpcodes)
-        }
-    }
-}
-
 /// A chip behind a gate, each behind serprog on a socket.
 final class GatedChip {
     let folder = TemporaryFolder()
@@ -59,14 +15,22 @@ final class GatedChip {
     let gate: FlashGate
     let denials = Denials()
     private var servers: [SerprogServer] = []
+    private var clients: [FlashMaster: SerprogClient] = [:]
+    /// What host and BMC see in these tests: the second quarter of the chip.
+    static let slot: Range<UInt64> = 0x80_0000..<0x100_0000
+    static let unprotected = FlashGateState(phase: .unprotected)
+    static let locked = FlashGateState(phase: .locked, released: [.host, .bmc], slot: slot)
 
     final class Denials: Sendable {
         let all = Mutex<[FlashGate.Denial]>([])
     }
 
-    init() throws {
-        try Data(repeating: 0xFF, count: SPINORModel.mx25l25635f.size).write(to: URL(fileURLWithPath: folder.file("chip.img")))
-        let content = try FlashContent(path: folder.file("chip.img"), count: SPINORModel.mx25l25635f.size, writable: false)
+    /// - Parameter tamper: may change what a connection to the chip reads.
+    init(tamper: Tamper? = nil) throws {
+        try Data(repeating: 0xFF, count: SPINORModel.mx25l25635f.size).write(
+            to: URL(fileURLWithPath: folder.file("chip.img")))
+        let content = try FlashContent(
+            path: folder.file("chip.img"), count: SPINORModel.mx25l25635f.size, writable: false)
         let device = SPINORDevice(SPINORChip(content: content))
         self.device = device
         let path = folder.file("chip")
@@ -75,20 +39,42 @@ final class GatedChip {
             denials.all.withLock { $0.append(denial) }
         }
         servers.append(
-            SerprogServer(try Listener(path: path), programmerName: "chip", report: { _ in }) { device.target() })
+            SerprogServer(try Listener(path: path), programmerName: "chip", report: { _ in }) {
+                TamperedTarget(inner: device.target(), tamper: tamper)
+            })
+    }
+
+    /// The chip without a gate before it.
+    func direct() throws -> SerprogClient { try SerprogClient(socket: Socket.connect(to: folder.file("chip"))) }
+
+    /// Programs `bytes` past the gate.
+    func program(_ address: UInt32, _ bytes: [UInt8]) throws {
+        let chip = try direct()
+        _ = try chip.spiTransaction(write: [SPIFlash.writeEnable], readCount: 0)
+        _ = try chip.spiTransaction(
+            write: [SPIFlash.pageProgram4Byte] + SPIFlash.addressBytes(address) + bytes, readCount: 0)
+    }
+
+    /// Has the adapter read `range`, as a verifier does.
+    func verify(_ range: Range<UInt32>) throws {
+        gate.setState(Self.unprotected)
+        _ = try port(.adapter).readFlash(offset: range.lowerBound, count: range.count)
     }
 
     deinit { for server in servers { server.stop() } }
 
     /// A port for `master`, as a client.
-    func port(_ master: FlashMaster) throws -> SerprogClient {
-        let path = folder.file(master.rawValue)
+    func port(_ master: FlashMaster, suffix: String? = nil) throws -> SerprogClient {
+        if suffix == nil, let known = clients[master] { return known }
+        let path = folder.file(master.rawValue + (suffix ?? ""))
         let gate = gate
         servers.append(
             SerprogServer(try Listener(path: path), programmerName: master.rawValue, report: { _ in }) {
                 gate.target(for: master)
             })
-        return try SerprogClient(socket: Socket.connect(to: path))
+        let client = try SerprogClient(socket: Socket.connect(to: path))
+        if suffix == nil { clients[master] = client }
+        return client
     }
 
     /// A port for `master` on TCP.
@@ -100,7 +86,70 @@ final class GatedChip {
         return port
     }
 
+    /// Content and registers, read past the gate.
+    func snapshot() throws -> [[UInt8]] {
+        let chip = try direct()
+        return try [SPIFlash.readStatus, SPIFlash.readConfiguration, SPIFlash.readExtendedAddress].map {
+            try chip.spiTransaction(write: [$0], readCount: 1)
+        } + [try chip.readFlash(offset: 0, count: SPINORModel.mx25l25635f.size)]
+    }
+
     func cutChip() { servers[0].disconnectAll() }
+}
+
+/// A man in the middle of the chip's wire: changes what is read while it is on.
+final class Tamper: Sendable {
+    private struct State {
+        var isOn = false
+        var address: UInt64 = 0
+        /// Reads since it was made, and the one from which on it is on.
+        var reads = 0
+        var from = Int.max
+    }
+    private let state = Mutex(State())
+
+    /// From now on the byte at `address` reads inverted.
+    func begin(at address: UInt64) {
+        state.withLock { state in
+            state.address = address
+            state.isOn = true
+        }
+    }
+
+    /// The byte at `address` reads inverted once it was read `count` times.
+    func begin(at address: UInt64, after count: Int) {
+        state.withLock { state in
+            state.address = address
+            state.from = count
+        }
+    }
+
+    func apply(_ start: UInt64, _ bytes: inout [UInt8]) {
+        state.withLock { state in
+            guard state.address >= start, state.address < start + UInt64(bytes.count) else { return }
+            defer { state.reads += 1 }
+            if state.isOn || state.reads >= state.from { bytes[Int(state.address - start)] ^= 0xFF }
+        }
+    }
+}
+
+struct TamperedTarget: SPITarget {
+    var inner: SPINORDevice.Target
+    let tamper: Tamper?
+
+    mutating func transact(
+        write: [UInt8], readCount: Int, reply: (RawSpan) throws(SPITargetError) -> Void
+    ) throws(SPITargetError) {
+        guard let tamper, write.count == 6, write[0] == SPIFlash.fastRead4Byte else {
+            return try inner.transact(write: write, readCount: readCount, reply: reply)
+        }
+        var bytes: [UInt8] = []
+        try inner.transact(write: write, readCount: readCount) { piece in
+            piece.withUnsafeBytes { bytes.append(contentsOf: $0) }
+        }
+        tamper.apply(write[1...4].reduce(0) { $0 << 8 | UInt64($1) }, &bytes)
+        try reply(bytes.span.bytes)
+    }
 }
 
 @Suite struct FlashGateTests {
@@ -116,49 +165,97 @@ final class GatedChip {
         #expect(chip.denials.all.withLock { $0.count } == 2, "the first and the second are powers of two")
     }
 
-    @Test func `a released host reads, and its writes change nothing, not even the latch`() throws {
+    @Test func `denials are told when their number is a power of two`() throws {
         let chip = try GatedChip()
-        chip.gate.setRules(FlashGateRules(mode: .protected, released: [.host]))
+        let host = try chip.port(.host)
+        for _ in 0..<20 { _ = try host.spiTransaction(write: [0x06], readCount: 0) }
+        #expect(chip.denials.all.withLock { $0.map(\.count) } == [1, 2, 4, 8, 16])
+        #expect(chip.gate.counters(.host).denied == 20)
+    }
+
+    @Test func `a released host reads its slot from 0 and nothing beyond it`() throws {
+        let chip = try GatedChip()
+        try chip.program(0x80_0000, [1, 2, 3, 4])
+        try chip.program(0xFF_FFFC, [5, 6, 7, 8])
+        try chip.program(0x100_0000, [9])
+        try chip.verify(0x80_0000..<0x100_0000)
+        chip.gate.setState(GatedChip.locked)
         let host = try chip.port(.host)
         #expect(try host.spiTransaction(write: [0x9F], readCount: 3) == [0xC2, 0x20, 0x19])
-        for opcode in FlashGateRulesTests.writes {
-            #expect(try host.spiTransaction(write: [opcode, 0, 0, 0, 0, 0], readCount: 0).isEmpty)
+        #expect(try host.readFlash(offset: 0, count: 4) == [1, 2, 3, 4])
+        #expect(try host.spiTransaction(write: [0x03, 0, 0, 1], readCount: 2) == [2, 3])
+        #expect(try host.readFlash(offset: 0x7F_FFFE, count: 4) == [7, 8, 0xFF, 0xFF])
+        #expect(try host.readFlash(offset: 0x80_0000, count: 1) == [0xFF])
+        #expect(chip.gate.counters(.host).cut == 1)
+        #expect(chip.gate.counters(.host).denied == 1)
+    }
+
+    @Test func `a page that nobody verified is not driven`() throws {
+        let chip = try GatedChip()
+        for page in 0..<3 { try chip.program(0x80_0000 + 4096 * UInt32(page), [UInt8(page)]) }
+        try chip.verify(0x80_0000..<0x80_1000)
+        // Half a page is no page.
+        try chip.verify(0x80_2000..<0x80_2800)
+        chip.gate.setState(GatedChip.locked)
+        let host = try chip.port(.host)
+        let bytes = try host.readFlash(offset: 0, count: 3 * 4096)
+        #expect(bytes[0] == 0)
+        #expect(bytes[4096] == 0xFF)
+        #expect(bytes[8192] == 0xFF)
+        #expect(chip.gate.current == GatedChip.locked, "nothing has changed")
+    }
+
+    @Test func `of all 256 opcodes of host and BMC none changes the chip, before lock and after it`() throws {
+        let chip = try GatedChip()
+        for place in [0, 0x80_0000, 0x112_3400] as [UInt32] { try chip.program(place, [0x55, 0xAA]) }
+        try chip.verify(0x80_0000..<0x81_0000)
+        let before = try chip.snapshot()
+        for phase in [FlashPhase.released, .locked] {
+            chip.gate.setState(FlashGateState(phase: phase, released: [.host, .bmc], slot: GatedChip.slot))
+            for master in [FlashMaster.host, .bmc] {
+                let port = try chip.port(master, suffix: "\(phase)")
+                for opcode in UInt8.min...UInt8.max {
+                    // Each with the latch asked for first, as short, three- and four-byte address, and with data.
+                    for tail in [[], [0], [0, 0, 0], [0, 0, 0, 0], [0, 0, 0, 0, 0, 0]] as [[UInt8]] {
+                        _ = try port.spiTransaction(write: [SPIFlash.writeEnable], readCount: 0)
+                        _ = try port.spiTransaction(write: [opcode] + tail, readCount: 0)
+                    }
+                    _ = try port.spiTransaction(write: [opcode, 0, 0, 0, 0, 0], readCount: 2)
+                }
+                #expect(try port.spiTransaction(write: [SPIFlash.readStatus], readCount: 1) == [0])
+            }
         }
-        #expect(try host.spiTransaction(write: [SPIFlash.readStatus], readCount: 1) == [0], "the latch is clear")
-        #expect(try host.spiTransaction(write: [SPIFlash.pageProgram], readCount: 2) == [0xFF, 0xFF])
-        #expect(chip.device.counters.programs == 0)
-        #expect(chip.device.counters.unknownOpcodes == 0)
-        #expect(chip.gate.counters(.host).denied == UInt64(FlashGateRulesTests.writes.count + 1))
+        #expect(try chip.snapshot() == before)
+        let counters = chip.device.counters
+        #expect(counters.programs == 3 && counters.erases == 0 && counters.refusedWrites == 0)
+        #expect(counters.unknownOpcodes == 0, "what is unknown never arrives")
     }
 
     @Test func `the gate closes between two transactions of one connection`() throws {
         let chip = try GatedChip()
-        chip.gate.setRules(FlashGateRules(mode: .unprotected, released: []))
+        chip.gate.setState(GatedChip.unprotected)
         let adapter = try chip.port(.adapter)
         #expect(try adapter.spiTransaction(write: [0x9F], readCount: 1) == [0xC2])
-        chip.gate.setRules(.closed)
+        chip.gate.setState(.held)
         #expect(try adapter.spiTransaction(write: [0x9F], readCount: 1) == [0xFF])
     }
 
     @Test func `a large read passes whole`() throws {
         let chip = try GatedChip()
-        chip.gate.setRules(FlashGateRules(mode: .unprotected, released: []))
-        let direct = try SerprogClient(socket: Socket.connect(to: chip.folder.file("chip")))
+        chip.gate.setState(GatedChip.unprotected)
         for address in stride(from: UInt32(0), to: 0x200_0000, by: 0x10_0000) {
-            _ = try direct.spiTransaction(write: [SPIFlash.writeEnable], readCount: 0)
-            _ = try direct.spiTransaction(
-                write: [SPIFlash.pageProgram4Byte] + SPIFlash.addressBytes(address) + [UInt8(address >> 20)],
-                readCount: 0)
+            try chip.program(address, [UInt8(address >> 20)])
         }
         let adapter = try chip.port(.adapter)
         let bytes = try adapter.readFlash(offset: 0, count: SPINORModel.mx25l25635f.size)
         #expect(bytes.count == SPINORModel.mx25l25635f.size)
         for index in 0..<32 { #expect(bytes[index << 20] == UInt8(index)) }
+        #expect(chip.gate.digests.count == SPINORModel.mx25l25635f.size / 4096)
     }
 
     @Test func `a chip that goes is refused to the master and found again`() throws {
         let chip = try GatedChip()
-        chip.gate.setRules(FlashGateRules(mode: .unprotected, released: []))
+        chip.gate.setState(GatedChip.unprotected)
         let adapter = try chip.port(.adapter)
         #expect(try adapter.spiTransaction(write: [0x9F], readCount: 1) == [0xC2])
         chip.cutChip()
@@ -170,44 +267,18 @@ final class GatedChip {
 
     @Test func `a master that does not take its answers holds up no other`() throws {
         let chip = try GatedChip()
-        chip.gate.setRules(FlashGateRules(mode: .unprotected, released: [.host, .bmc]))
-        let adapter = try chip.port(.adapter)
-        _ = try chip.port(.host)
-        let stuck = try Socket.connect(to: chip.folder.file("host"))
-        let request = SerprogRequest.spiOperation(write: [SPIFlash.fastRead4Byte, 0, 0, 0, 0, 0], readCount: 1 << 20)
-        for _ in 0..<4 { try stuck.send(request.encoded) }
-        // Some of the answer is there: the port is in the middle of sending it.
-        try stuck.wait(for: .readable, until: .after(.seconds(10)))
-        #expect(try adapter.readFlash(offset: 0, count: 100_000).count == 100_000)
-        stuck.shutdown()
-    }
-
-    @Test func `flashrom reads through the gate and cannot write`() throws {
-        let chip = try GatedChip()
-        chip.gate.setRules(FlashGateRules(mode: .unprotected, released: []))
-        let port = try chip.loopbackPort(.adapter)
-        let programmer = ["-p", "serprog:ip=127.0.0.1:\(port)"]
-        let read = try run("/usr/sbin/flashrom", programmer + ["-r", chip.folder.file("read.img")])
-        #expect(read.status == 0, "\(read.output)")
-        #expect(
-            FileManager.default.contentsEqual(
-                atPath: chip.folder.file("read.img"), andPath: chip.folder.file("chip.img")))
-
-        try Data("0:fff part\n".utf8).write(to: URL(fileURLWithPath: chip.folder.file("layout")))
-        try Data(repeating: 0x12, count: SPINORModel.mx25l25635f.size)
-            .write(to: URL(fileURLWithPath: chip.folder.file("new.img")))
-        let write = try run(
-            "/usr/sbin/flashrom",
-            programmer + [
-                "-l", chip.folder.file("layout"), "-i", "part", "-N", "-w", chip.folder.file("new.img"),
-            ])
-        #expect(write.status != 0 && write.output.contains("FAILED"), "\(write.output)")
-        #expect(chip.device.counters.programs == 0)
-        #expect(chip.device.counters.erases == 0)
-        #expect(chip.gate.counters(.adapter).lastDeniedOpcode != nil)
-
-        chip.gate.setRules(.closed)
-        let locked = try run("/usr/sbin/flashrom", programmer)
-        #expect(locked.output.contains("No EEPROM/flash device found"), "\(locked.output)")
+        try chip.verify(0x80_0000..<0x100_0000)
+        chip.gate.setState(FlashGateState(phase: .unprotected, released: [.host, .bmc], slot: GatedChip.slot))
+        for (name, master) in [("host", FlashMaster.host), ("external", .external)] {
+            _ = try chip.port(master)
+            let stuck = try Socket.connect(to: chip.folder.file(name))
+            let request = SerprogRequest.spiOperation(
+                write: [SPIFlash.fastRead4Byte, 0, 0, 0, 0, 0], readCount: 1 << 20)
+            for _ in 0..<4 { try stuck.send(request.encoded) }
+            // Some of the answer is there: the port is in the middle of sending it.
+            try stuck.wait(for: .readable, until: .after(.seconds(20)))
+            #expect(try chip.port(.adapter, suffix: name).readFlash(offset: 0, count: 100_000).count == 100_000)
+            stuck.shutdown()
+        }
     }
 }

@@ -10,14 +10,22 @@ import Trust
 import Wire
 
 extension SerprogClient {
-    /// An image behind the wire, as a verifier reads it.
+    /// An image behind the wire, as a verifier reads it: in whole pages.
     struct Reader: ImageReader {
         let client: SerprogClient
         var byteCount: UInt64 { FlashLayout.chipSize }
 
         mutating func read(offset: UInt64, count: UInt64, _ body: (RawSpan) -> Void) throws(ImageReadError) {
+            let start = offset & ~0xFFF
+            let end = (offset + count + 0xFFF) & ~0xFFF
+            var place = start
             do throws(SerprogError) {
-                try client.readFlash(offset: UInt32(offset), count: Int(count), body)
+                try client.readFlash(offset: UInt32(start), count: Int(end - start)) { piece in
+                    let from = max(place, offset)
+                    let upTo = min(place + UInt64(piece.byteCount), offset + count)
+                    if from < upTo { body(piece.extracting(Int(from - place)..<Int(upTo - place))) }
+                    place += UInt64(piece.byteCount)
+                }
             } catch {
                 throw ImageReadError(error.description)
             }

@@ -16,6 +16,13 @@ struct ArrayChip: SPITarget {
     /// Reads from here on fail.
     var failsFrom = Int.max
 
+    /// The chip holds `bytes` and is erased behind them to the end of the page.
+    init(bytes: [UInt8], identification: [UInt8] = [0xC2, 0x20, 0x19], failsFrom: Int = .max) {
+        self.bytes = bytes + [UInt8](repeating: 0xFF, count: (4096 - bytes.count % 4096) % 4096)
+        self.identification = identification
+        self.failsFrom = failsFrom
+    }
+
     mutating func transact(
         write: [UInt8], readCount: Int, reply: (RawSpan) throws(SPITargetError) -> Void
     ) throws(SPITargetError) {

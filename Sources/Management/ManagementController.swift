@@ -40,6 +40,9 @@ public final class ManagementController: Sendable {
         case firstOutput
         /// The line came that means that the host has booted.
         case bootComplete
+        /// A firmware image was taken and boots at the next power cycle.
+        case updateStaged
+        case updateFailed(reason: String)
     }
 
     /// What a query shows.
@@ -64,7 +67,7 @@ public final class ManagementController: Sendable {
     /// Console lines that wait for the collector's MAC address.
     private static let waitingLines = 64
 
-    private struct State {
+    struct State {
         /// nil while no sideband is known: in reset, as docs/wiring.md says.
         var isHeld = true
         var stack: ManagementStack
@@ -81,16 +84,23 @@ public final class ManagementController: Sendable {
         var serial: Socket?
         var input = ByteQueue(capacity: ManagementController.inputCapacity)
         var sideband: SidebandLink?
+        var assembler = MCTPAssembler(address: .bmc)
+        var update = UpdateAgent()
+        var updateTag: UInt8 = 0
+        /// Update commands sent, to tell an old timer.
+        var updateCommands: UInt64 = 0
+        /// What was told last.
+        var updateTold = UpdateAgent.Phase.idle
     }
 
     private let configuration: Configuration
-    private let loop: EventLoop
-    private let state: Mutex<State>
+    let loop: EventLoop
+    let state: Mutex<State>
     private let port: EthernetPort
     private let console = Mutex<ConsoleServer?>(nil)
     private let serialKeeper = Mutex<LinkKeeper?>(nil)
     private let sidebandKeeper = Mutex<LinkKeeper?>(nil)
-    private let emit: @Sendable (Event) -> Void
+    let emit: @Sendable (Event) -> Void
     private let report: @Sendable (String) -> Void
 
     /// - Parameters:
@@ -205,7 +215,11 @@ public final class ManagementController: Sendable {
         while let link = state.withLock({ $0.sideband }) {
             do throws(SidebandLink.Failure) {
                 guard let message = try link.receive(until: .now) else { return losePower(link) }
-                if case .signal(.reset, let level) = message { setHeld(!level) }
+                switch message {
+                case .signal(.reset, let level): setHeld(!level)
+                case .signal: break
+                case .mctp(let packet): takePacket(packet)
+                }
             } catch {
                 switch error {
                 case .wire(.timedOut): return
@@ -242,6 +256,7 @@ public final class ManagementController: Sendable {
             return (hasChanged, state.sideband)
         }
         guard hasChanged else { return }
+        if isHeld { failUpdate("the BMC was reset") }
         emit(isHeld ? .resetAsserted : .resetReleased)
         // A logic that just left is noticed at the next receive.
         try? sideband?.send(.signal(.powerGood, level: !isHeld))

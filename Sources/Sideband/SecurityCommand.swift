@@ -88,6 +88,8 @@ public enum SecurityStatus: UInt8, Error, Hashable, Sendable {
     case invalidLength = 2
     case invalidData = 3
     case notPermitted = 4
+    /// The firmware image is not accepted; a reason follows.
+    case refused = 5
 }
 
 /// Where the security logic's sequence stands.

@@ -22,7 +22,8 @@ public enum FirmwareVerifier {
     ) -> FirmwareVerdict {
         var imageName: String?
         do throws(FirmwareRefusal) {
-            let (manifest, payload) = try signedManifest(&reader, fuses: fuses, imageName: &imageName)
+            let (bytes, end) = try message(&reader)
+            let (manifest, payload) = try signedManifest(bytes, end, fuses: fuses, imageName: &imageName)
             try check(manifest, imageSize: reader.byteCount, messageEnd: payload.end)
             for component in manifest.components {
                 progress(component.name)
@@ -34,6 +35,22 @@ public enum FirmwareVerifier {
         } catch {
             return .refused(error, imageName: imageName)
         }
+    }
+
+    /// Judges a signed manifest alone, before its image is there: everything `verify` asks of it but the components'
+    /// digests.
+    ///
+    /// - Parameters:
+    ///   - message: the COSE_Sign1 message.
+    ///   - imageSize: bytes that the image may have.
+    public static func authenticate(
+        message: [UInt8], imageSize: UInt64, fuses: Fuses
+    ) throws(FirmwareRefusal) -> FirmwareManifest {
+        var imageName: String?
+        let end = FlashLayout.manifest.offset + 4 + UInt64(message.count)
+        let (manifest, payload) = try signedManifest(message, end, fuses: fuses, imageName: &imageName)
+        try check(manifest, imageSize: imageSize, messageEnd: payload.end)
+        return manifest
     }
 
     /// Reads the manifest without asking who signed it: for people who look into an image.
@@ -90,10 +107,9 @@ public enum FirmwareVerifier {
         let end: UInt64
     }
 
-    private static func signedManifest<Reader: ImageReader>(
-        _ reader: inout Reader, fuses: Fuses, imageName: inout String?
+    private static func signedManifest(
+        _ bytes: [UInt8], _ end: UInt64, fuses: Fuses, imageName: inout String?
     ) throws(FirmwareRefusal) -> (FirmwareManifest, SignedPayload) {
-        let (bytes, end) = try message(&reader)
         guard !isBareManifest(bytes) else {
             imageName = (try? FirmwareManifest(decoding: bytes))?.name
             throw .notSigned

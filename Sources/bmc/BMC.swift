@@ -100,12 +100,27 @@ struct BMC: ComponentCommand {
         case .powerGood: runtime.emit("POWER_GOOD")
         case .firstOutput: runtime.emit("SERIAL_FIRST_OUTPUT")
         case .bootComplete: runtime.emit("BOOT_COMPLETE")
+        case .updateStaged: runtime.emit("UPDATE_STAGED")
+        case .updateFailed(let reason):
+            runtime.log.warning("firmware update: \(reason)")
+            runtime.emit("UPDATE_FAILED", ["reason": .string(reason)])
         }
     }
 
     private func register(_ controller: ManagementController, _ runtime: ComponentRuntime) {
         runtime.control.register(
             QMPCommand("query-bmc") { _ throws(QMPError) in controller.snapshot.json })
+        runtime.control.register(
+            QMPCommand("update-firmware", [.required("file", .string)]) { arguments throws(QMPError) in
+                let path = arguments["file"]?.stringValue ?? ""
+                let image: [UInt8]
+                do throws(WireError) { image = try Self.readImage(path) } catch { throw QMPError("\(error)") }
+                do throws(UpdateAgent.Refusal) { try controller.updateFirmware(image) } catch {
+                    throw QMPError("\(path): \(error)")
+                }
+                return [:]
+            })
+        runtime.control.register(QMPCommand("query-update") { _ throws(QMPError) in controller.update.json })
         // Spec: QEMU qapi/char.json "ringbuf-read".
         runtime.control.register(
             QMPCommand(
@@ -124,6 +139,33 @@ struct BMC: ComponentCommand {
                 return .string(
                     format == "base64" ? Data(bytes).base64EncodedString() : String(decoding: bytes, as: UTF8.self))
             })
+    }
+}
+
+extension BMC {
+    /// The largest slot there is, that of a chip of 4 GiB, is far more than an update: this bounds the memory.
+    private static let imageLimit = 128 << 20
+
+    private static func readImage(_ path: String) throws(WireError) -> [UInt8] {
+        let file = try Descriptor.open(path, flags: 0)
+        var bytes: [UInt8] = []
+        while let piece = try file.readSome(limit: 1 << 20, subject: path), !piece.isEmpty {
+            bytes += piece
+            guard bytes.count <= imageLimit else {
+                throw .badLength(length: bytes.count, minimum: 0, maximum: imageLimit)
+            }
+        }
+        return bytes
+    }
+}
+
+extension UpdateAgent {
+    var json: JSONValue {
+        var members: [String: JSONValue] = [
+            "state": .string(phase.rawValue), "sent": .integer(Int64(sent)), "size": .integer(Int64(size)),
+        ]
+        if phase == .failed { members["reason"] = .string(reason) }
+        return .object(members)
     }
 }
 

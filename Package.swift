@@ -108,7 +108,8 @@ let package = Package(
         .executableTarget(
             name: "bench",
             dependencies: [
-                "Ethernet", "PCIe", "RISCV", "Machine", "QMP", "VFIOUser", "Virtio", "Wire", argumentParser,
+                "Crypto", "Ethernet", "PCIe", "RISCV", "Machine", "QMP", "Trust", "VFIOUser", "Virtio", "Wire",
+                argumentParser,
             ],
             path: "Sources/bench", swiftSettings: common,
             // It runs itself under Debian 12's callgrind, which ends when it reads this much of DWARF 5.

@@ -16,7 +16,9 @@ import QMP
     var json = false
 
     @Option(
-        help: "Only the groups whose name begins so: boot, memory, death, riscv, linux, vfio-user, block, network.")
+        help:
+            "Only the groups whose name begins so: boot, memory, death, riscv, linux, firmware, vfio-user, block, network."
+    )
     var only: String?
 
     @Option(help: .hidden)
@@ -58,6 +60,7 @@ import QMP
         Group(name: "death", measure: BoardBench.death),
         Group(name: "riscv", measure: HartBench.integer),
         Group(name: "linux", measure: LinuxBench.measure),
+        Group(name: "firmware", measure: FirmwareBench.measure),
         Group(name: "vfio-user", measure: VFIOUserBench.measure),
         Group(name: "block", measure: BlockBench.measure),
         Group(name: "network", measure: NetworkBench.measure),

@@ -14,6 +14,8 @@ public enum WireKind: String, CaseIterable, Sendable {
     case spi
     /// Signal edges and MCTP packets, one datagram each.
     case sideband
+    /// LPC cycles and interrupts, one datagram each.
+    case lpc
     /// The raw bytes of a serial line between two components.
     case serial
     /// The raw bytes of a serial line for a person.
@@ -24,7 +26,7 @@ public enum WireKind: String, CaseIterable, Sendable {
     case gdb
 
     /// Whether message boundaries are the socket's (SOCK_SEQPACKET) instead of a byte stream's (SOCK_STREAM).
-    public var isSequencedPacket: Bool { self == .sideband }
+    public var isSequencedPacket: Bool { self == .sideband || self == .lpc }
 
     /// Whether links of this wire are written in a topology; consoles, control and debugger sockets are made for every
     /// component that serves one.
@@ -171,6 +173,7 @@ public enum ComponentCatalog {
         ports: [
             PortDescription("spi", .spi, .uses, required: true, unless: "firmware"),
             PortDescription("sideband", .sideband, .uses),
+            PortDescription("lpc", .lpc, .uses),
         ] + rootPorts + [
             PortDescription("serial", .serial, .uses),
             PortDescription("console", .console, .serves),
@@ -235,6 +238,7 @@ public enum ComponentCatalog {
         ports: [PortDescription("flash", .spi, .uses, required: true)]
             + ["adapter", "host", "bmc", "external"].map { PortDescription("spi-\($0)", .spi, .serves) }
             + ["adapter", "host", "bmc"].map { PortDescription("sideband-\($0)", .sideband, .serves) }
+            + ["host", "bmc"].map { PortDescription("lpc-\($0)", .lpc, .serves) }
             + [control],
         settings: [
             SettingDescription(
@@ -253,6 +257,7 @@ public enum ComponentCatalog {
         ports: [
             PortDescription("serial", .serial, .serves),
             PortDescription("sideband", .sideband, .uses),
+            PortDescription("lpc", .lpc, .uses),
             PortDescription("eth0", .ethernet, .either),
             PortDescription("console", .console, .serves),
             control,

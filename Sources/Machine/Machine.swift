@@ -4,6 +4,7 @@
 // belongs to whoever holds the control lock. A guest that asks for power off or reset stops every hart from its own
 // thread and leaves the rest to the event loop, because a hart's thread cannot join itself. The surprise: RAM keeps its
 // content over a reset, as DRAM that stays powered does.
+public import LPC
 public import RISCV
 import Synchronization
 public import Wire
@@ -73,12 +74,14 @@ public final class Machine: Sendable {
     let endAsked = Atomic<Int>(-1)
 
     /// A machine held in reset. `flash` may be missing: then the window is empty and the first fetch faults. `root`
-    /// makes the root complex, given what it needs of the machine. `loop` fires alarms and delivers events. With `boot`
+    /// makes the root complex, given what it needs of the machine; `lpc` makes the LPC bus' host, given what hears of its
+    /// interrupts, where the configuration has that bus. `loop` fires alarms and delivers events. With `boot`
     /// the harts start in its program, which was checked for the configuration's `ram`.
     public init(
         _ configuration: MachineConfiguration, flash reader: (any FlashReader)?, boot: DirectBoot? = nil,
         loop: EventLoop,
         root: (PCIePorts) throws -> (any PCIeRootComplex)? = { _ in nil },
+        lpc: (_ onInterrupt: @escaping @Sendable (UInt8, Bool) -> Void) throws -> LPCHost? = { _ in nil },
         onEvent: @escaping @Sendable (MachineEvent) -> Void
     ) throws {
         try configuration.check()
@@ -145,6 +148,11 @@ public final class Machine: Sendable {
         add(uart, at: MemoryMap.uart)
         powerKey = PS2Port(line: InterruptLine(interruptController, source: InterruptSource.ps2))
         add(powerKey, at: MemoryMap.ps2)
+        if configuration.hasLPC {
+            let line = InterruptLine(interruptController, source: InterruptSource.lpc)
+            let host = try lpc { interrupt, level in if interrupt == LPCPort.kcsInterrupt { line.set(level) } }
+            add(LPCWindow(host: host, line: line), at: MemoryMap.lpc)
+        }
         let clock: any RTCClock =
             isCounting
             ? InstructionRTCClock(time: time, epoch: configuration.epoch) : WallRTCClock(loop: loop)

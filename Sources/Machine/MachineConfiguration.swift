@@ -17,6 +17,8 @@ public struct MachineConfiguration: Sendable {
     public var clock: TimeSource.Clock
     /// By the instruction clock: what the RTC shows when the machine is made, in seconds since 1970.
     public var epoch: UInt64
+    /// Whether there is an LPC bus, `MemoryMap.lpc`.
+    public var hasLPC: Bool
 
     /// 2026-01-01T00:00:00Z.
     public static let defaultEpoch: UInt64 = 1_767_225_600
@@ -32,7 +34,8 @@ public struct MachineConfiguration: Sendable {
         memorySize: UInt64 = 512 << 20, hartCount: Int = 1,
         interrupts: HartConfiguration.InterruptArchitecture = .aia, bootArguments: String? = nil,
         images: BootImages = BootImages(), translation: HartConfiguration.Translation = .hot,
-        clock: TimeSource.Clock = .wall, epoch: UInt64 = MachineConfiguration.defaultEpoch
+        clock: TimeSource.Clock = .wall, epoch: UInt64 = MachineConfiguration.defaultEpoch,
+        hasLPC: Bool = false
     ) {
         self.memorySize = memorySize
         self.hartCount = hartCount
@@ -42,6 +45,7 @@ public struct MachineConfiguration: Sendable {
         self.translation = translation
         self.clock = clock
         self.epoch = epoch
+        self.hasLPC = hasLPC
     }
 
     /// Where RAM is.

@@ -33,6 +33,8 @@ public enum MemoryMap {
     public static let uart = AddressRange(base: 0x1000_0000, size: 0x100)
     /// Not of the `virt` machine, where these addresses are empty: the power button's keyboard.
     public static let ps2 = AddressRange(base: 0x1001_0000, size: 0x1000)
+    /// Not of the `virt` machine either: LPC I/O space, where a machine has one.
+    public static let lpc = AddressRange(base: 0x1002_0000, size: 0x1_0000)
     public static let flash = AddressRange(base: 0x2000_0000, size: 0x200_0000)
     /// One page a hart.
     public static let machineIMSICBase: UInt64 = 0x2400_0000
@@ -57,6 +59,8 @@ public enum InterruptSource {
     public static let uart = 10
     public static let rtc = 11
     public static let ps2 = 12
+    /// SERIRQ of the BMC's KCS interface.
+    public static let lpc = 13
     /// INTA…INTD of device 0; a device's pin p is wired to source 32 + (device + p) mod 4.
     public static let pcieBase = 32
 }

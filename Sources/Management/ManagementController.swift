@@ -2,12 +2,14 @@
 //
 //   sideband ── RESET# ──▶ power ──▶ POWER_GOOD
 //   serial   ── bytes ───▶ ConsoleLog ──▶ console clients, ring buffer, syslog lines; LineMatcher ──▶ boot complete
+//   lpc      ── cycles ──▶ SystemInterface ──▶ SYNC, interrupt
 //   eth0     ── frames ──▶ ManagementStack ──▶ frames
 //
 // While RESET# is asserted nothing is answered and what comes is thrown away, as by a chip without a clock. The console
 // log survives a reset: what the host printed before it went down is what people want to read.
 
 public import Ethernet
+import LPC
 import Sideband
 import Synchronization
 public import Wire
@@ -26,6 +28,13 @@ public final class ManagementController: Sendable {
         /// The line on COM1 that means that the host has booted: the last of the host firmware's table. docs/wiring.md
         /// "Events".
         public var bootCompleteLine = "Baseboard firmware: ready"
+
+        /// What it says of itself on its system interface.
+        var identity: IPMIHandler.Identity {
+            var identity = IPMIHandler.Identity()
+            identity.mac = mac.rawValue
+            return identity
+        }
 
         public init() {}
     }
@@ -60,6 +69,17 @@ public final class ManagementController: Sendable {
         public var hasBootCompleted: Bool
     }
 
+    /// What the host's way to this controller has seen since RESET# was released.
+    public struct SystemInterfaceStatus: Sendable {
+        public var isConnected: Bool
+        public var kcsState: KCSInterface.State
+        public var cycles: UInt64
+        public var kcsErrors: UInt64
+        public var requests: UInt64
+        public var refusals: UInt64
+        public var globalEnables: UInt8
+    }
+
     private static let serialLimit = 16 << 10
     /// What a person may type ahead of a host that does not read: more than the 16 bytes of a UART, less than a paste
     /// that went wrong.
@@ -91,6 +111,8 @@ public final class ManagementController: Sendable {
         var updateCommands: UInt64 = 0
         /// What was told last.
         var updateTold = UpdateAgent.Phase.idle
+        var system: SystemInterface
+        var lpc: LPCLink?
     }
 
     private let configuration: Configuration
@@ -101,6 +123,7 @@ public final class ManagementController: Sendable {
     private let serialKeeper = Mutex<LinkKeeper?>(nil)
     private let sidebandKeeper = Mutex<LinkKeeper?>(nil)
     let emit: @Sendable (Event) -> Void
+    private let lpcKeeper = Mutex<LinkKeeper?>(nil)
     private let report: @Sendable (String) -> Void
 
     /// - Parameters:
@@ -119,7 +142,8 @@ public final class ManagementController: Sendable {
                 stack: ManagementStack(
                     mac: configuration.mac, interface: configuration.interface, collector: configuration.collector),
                 log: ConsoleLog(capacity: configuration.consoleCapacity),
-                matcher: LineMatcher(configuration.bootCompleteLine)))
+                matcher: LineMatcher(configuration.bootCompleteLine),
+                system: SystemInterface(configuration.identity)))
         port = EthernetPort(named: "eth0", loop: loop, report: report)
         console.withLock {
             $0 = ConsoleServer(
@@ -167,11 +191,21 @@ public final class ManagementController: Sendable {
         try keeper.start()
     }
 
+    /// Begins to answer the host's cycles on the lpc wire.
+    public func startSystemInterface(_ source: LinkSource) throws(WireError) {
+        let keeper = LinkKeeper(
+            source, kind: .seqpacket, loop: loop, report: { [report] in report("lpc: \($0)") },
+            onUp: { [weak self] in self?.lpcCameUp($0) })
+        lpcKeeper.withLock { $0 = keeper }
+        try keeper.start()
+    }
+
     /// Ends every link.
     public func stop() {
         port.stop()
         serialKeeper.withLock { $0 }?.stop()
         sidebandKeeper.withLock { $0 }?.stop()
+        lpcKeeper.withLock { $0 }?.stop()
         state.withLock { $0.serial }?.shutdown()
     }
 
@@ -185,6 +219,15 @@ public final class ManagementController: Sendable {
                 network: state.stack.statistics, port: port.statistics, isLinkUp: port.isUp,
                 isSerialConnected: state.serial != nil, consoleBytes: state.log.end, consoleClients: clients,
                 hasBootCompleted: state.hasBootCompleted)
+        }
+    }
+
+    public var systemInterface: SystemInterfaceStatus {
+        state.withLock { state in
+            SystemInterfaceStatus(
+                isConnected: state.lpc != nil, kcsState: state.system.kcs.state, cycles: state.system.cycles,
+                kcsErrors: state.system.kcs.errors, requests: state.system.handler.requests,
+                refusals: state.system.handler.refusals, globalEnables: state.system.handler.globalEnables)
         }
     }
 
@@ -252,6 +295,10 @@ public final class ManagementController: Sendable {
                 state.input.removeAll()
                 state.hasOutput = false
                 state.hasBootCompleted = false
+                if let lpc = state.lpc, state.system.isInterruptAsserted {
+                    _ = lpc.send(.interrupt(LPCPort.kcsInterrupt, level: false))
+                }
+                state.system = SystemInterface(configuration.identity)
             }
             return (hasChanged, state.sideband)
         }
@@ -270,6 +317,49 @@ public final class ManagementController: Sendable {
     private func isHeldNow() -> Bool {
         if state.withLock({ $0.isHeld && $0.sideband != nil }) { drainSideband() }
         return state.withLock { $0.isHeld }
+    }
+
+    // MARK: System interface
+
+    private func lpcCameUp(_ socket: Socket) {
+        let link = LPCLink(socket: socket)
+        do throws(WireError) {
+            try loop.add(socket.descriptor) { [weak self] _ in self?.drainLPC() }
+        } catch {
+            report("lpc: \(error)")
+            lpcKeeper.withLock { $0 }?.linkEnded()
+            return
+        }
+        state.withLock { state in
+            state.lpc = link
+            // A new wire knows nothing of what was asserted on the old one.
+            if state.system.isInterruptAsserted { _ = link.send(.interrupt(LPCPort.kcsInterrupt, level: true)) }
+        }
+    }
+
+    private func drainLPC() {
+        while let link = state.withLock({ $0.lpc }) {
+            switch link.next() {
+            case .nothing: return
+            case .refused(let reason): report("lpc: \(reason)")
+            case .ended(let reason): return endLPC(link, reason)
+            case .message(let message):
+                // In reset it drives no line.
+                guard !isHeldNow() else { continue }
+                let answers = state.withLock { $0.system.answer(message) }
+                for answer in answers where !link.send(answer) {
+                    return endLPC(link, "the security logic does not read its messages")
+                }
+            }
+        }
+    }
+
+    private func endLPC(_ link: LPCLink, _ reason: String?) {
+        loop.remove(link.socket.descriptor)
+        link.socket.shutdown()
+        state.withLock { $0.lpc = nil }
+        if let reason { report("lpc: \(reason)") }
+        lpcKeeper.withLock { $0 }?.linkEnded()
     }
 
     // MARK: Network

@@ -84,6 +84,9 @@ struct BMC: ComponentCommand {
         do throws(WireError) {
             try controller.startPower(runtime.connectionPath("sideband").map { .uses(path: $0) })
         } catch { throw ComponentError.wire(port: "sideband", error) }
+        do throws(WireError) {
+            if let path = runtime.connectionPath("lpc") { try controller.startSystemInterface(.uses(path: path)) }
+        } catch { throw ComponentError.wire(port: "lpc", error) }
         runtime.onStop { controller.stop() }
         let capture = CaptureSession([.init(name: "\(runtime.name).eth0", tap: controller.networkTap)])
         runtime.registerCapture(start: { try capture.start(path: $0) }, stop: { try capture.stop() })
@@ -121,6 +124,8 @@ struct BMC: ComponentCommand {
                 return [:]
             })
         runtime.control.register(QMPCommand("query-update") { _ throws(QMPError) in controller.update.json })
+        runtime.control.register(
+            QMPCommand("query-ipmi") { _ throws(QMPError) in controller.systemInterface.json })
         // Spec: QEMU qapi/char.json "ringbuf-read".
         runtime.control.register(
             QMPCommand(
@@ -196,6 +201,20 @@ extension ManagementController.Snapshot {
                 "received-bytes": .unsigned(consoleBytes),
                 "console-clients": .integer(Int64(consoleClients)),
             ],
+        ]
+    }
+}
+
+extension ManagementController.SystemInterfaceStatus {
+    var json: JSONValue {
+        [
+            "connected": .bool(isConnected),
+            "kcs-state": .string("\(kcsState)"),
+            "cycles": .unsigned(cycles),
+            "kcs-errors": .unsigned(kcsErrors),
+            "requests": .unsigned(requests),
+            "refused": .unsigned(refusals),
+            "global-enables": .integer(Int64(globalEnables)),
         ]
     }
 }

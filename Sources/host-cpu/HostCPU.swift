@@ -4,6 +4,7 @@ public import ArgumentParser
 public import Component
 import Glibc
 import Logging
+import LPC
 import Machine
 import PCIe
 import QMP
@@ -155,7 +156,9 @@ struct HostCPU: ComponentCommand {
     }
 
     func start(_ runtime: ComponentRuntime) throws {
-        let configuration = try configurationWithImages()
+        var configuration = try configurationWithImages()
+        let lpc = try runtime.connection("lpc", kind: .seqpacket)
+        configuration.hasLPC = lpc != nil
         if let dumpDevicetree {
             let tree = configuration.devicetree
             let file = try Descriptor.open(dumpDevicetree, flags: O_WRONLY | O_CREAT | O_TRUNC, mode: 0o644)
@@ -175,6 +178,13 @@ struct HostCPU: ComponentCommand {
             root: { ports in
                 rootComplex = try cards.makeRootComplex(ports)
                 return rootComplex
+            },
+            lpc: { onInterrupt in
+                guard let lpc else { return nil }
+                let host = LPCHost(
+                    socket: lpc, loop: runtime.loop, report: { log.warning("\($0)") }, onInterrupt: onInterrupt)
+                try host.start()
+                return host
             },
             onEvent: { announce($0, runtime, ending) })
         runtime.setStatus("held")

@@ -2,6 +2,7 @@
 import ArgumentParser
 import Component
 import Crypto
+import LPC
 import Logging
 import QMP
 import SecurityLogic
@@ -91,6 +92,17 @@ struct SecurityLogicCommand: ComponentCommand {
         let started = servers
         runtime.onStop { for server in started { server.stop() } }
 
+        let bridge = LPCBridge(
+            loop: runtime.loop, host: try runtime.listener("lpc-host", kind: .seqpacket),
+            bmc: try runtime.listener("lpc-bmc", kind: .seqpacket),
+            onPostCode: { code in log.debug("POST code 0x\(String(code, radix: 16))") },
+            onDenial: { denial in
+                let cycle = "\(denial.isWrite ? "write to" : "read of") port 0x\(String(denial.port, radix: 16))"
+                log.warning("lpc: host and BMC are apart: \(cycle) denied (\(denial.count) so far)")
+            },
+            report: { line in log.warning("\(line)") })
+        try bridge.start()
+
         let controller = SecurityController(
             loop: runtime.loop, gate: gate, sequencer: SecuritySequencer(fuses: fuses),
             observer: .init(
@@ -99,19 +111,24 @@ struct SecurityLogicCommand: ComponentCommand {
                     runtime.emit(event.name, event.data)
                 },
                 warning: { line in log.warning("\(line)") },
-                changed: { snapshot in runtime.setStatus(snapshot.state.description, snapshot.details) }))
+                changed: { snapshot in
+                    // From release until lock; before anybody hears of either.
+                    bridge.setConnected(snapshot.state == .released)
+                    runtime.setStatus(snapshot.state.description, snapshot.details)
+                }))
         var components: [HeldComponent: Listener] = [:]
         for component in HeldComponent.allCases {
             components[component] = try runtime.listener("sideband-\(component.rawValue)", kind: .seqpacket)
         }
         try controller.serve(
             adapter: try runtime.listener("sideband-adapter", kind: .seqpacket), components: components)
-        registerCommands(runtime, controller, gate, fuses)
+        registerCommands(runtime, controller, gate, bridge, fuses)
         controller.powerOn()
     }
 
     private func registerCommands(
-        _ runtime: ComponentRuntime, _ controller: SecurityController, _ gate: FlashGate, _ fuses: Fuses
+        _ runtime: ComponentRuntime, _ controller: SecurityController, _ gate: FlashGate, _ bridge: LPCBridge,
+        _ fuses: Fuses
     ) {
         runtime.control.register(
             QMPCommand("query-security-state") { _ throws(QMPError) in
@@ -133,6 +150,7 @@ struct SecurityLogicCommand: ComponentCommand {
                 answer["released"] = .array(snapshot.released.map(\.rawValue).sorted().map { .string($0) })
                 answer["minimum-security-version"] = .integer(Int64(fuses.minimumSecurityVersion))
                 answer["verified-pages"] = .unsigned(UInt64(gate.digests.count))
+                answer["lpc"] = bridge.statistics.json
                 answer["masters"] = .object(Dictionary(uniqueKeysWithValues: masters))
                 return .object(answer)
             })
@@ -151,6 +169,18 @@ extension SecurityController.Snapshot {
         if let imageName { details["image"] = .string(imageName) }
         if let failureReason { details["reason"] = .string(failureReason) }
         return details
+    }
+}
+
+extension LPCBridge.Statistics {
+    var json: JSONValue {
+        [
+            "connected": .bool(isConnected),
+            "post-code": postCode.map { .integer(Int64($0)) } ?? .null,
+            "post-codes": .unsigned(postCodes),
+            "passed": .unsigned(forwarded),
+            "denied": .unsigned(denied),
+        ]
     }
 }
 

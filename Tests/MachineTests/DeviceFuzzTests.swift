@@ -23,6 +23,7 @@ import Testing
             ("PLIC", 0x60_0000, PLIC(harts: signals)),
             ("UART", 0x100, UART(line: InterruptLine(aplic, source: 10))),
             ("PS/2 port", 0x1000, PS2Port(line: InterruptLine(aplic, source: 12))),
+            ("LPC window", 0x1_0000, LPCWindow(host: nil, line: InterruptLine(aplic, source: 13))),
             ("RTC", 0x1000, RTC(line: InterruptLine(aplic, source: 11), clock: WallRTCClock(loop: thread.loop))),
             ("test finisher", 0x1000, TestFinisher { _ in }),
         ]

@@ -20,6 +20,7 @@ import Wire
     static let configurations: [MachineConfiguration] = [
         MachineConfiguration(),
         MachineConfiguration(hartCount: 8),
+        MachineConfiguration(interrupts: .plic, hasLPC: true), MachineConfiguration(hasLPC: true),
         MachineConfiguration(memorySize: 16 << 30, hartCount: 2, interrupts: .plic, bootArguments: "console=ttyS0"),
     ]
 
@@ -66,6 +67,19 @@ import Wire
             let old = line.replacing("\", \"", with: "\\0")
             #expect(ours.contains(line) || ours.contains(old), "missing: \(line)")
         }
+    }
+
+    @Test func `a machine with an LPC bus has a BMC's interface on it, and others have neither`() throws {
+        let (with, diagnostics) = try decompile(MachineConfiguration(hasLPC: true).devicetree)
+        #expect(diagnostics == "")
+        for line in [
+            "lpc@10020000 {", "ranges = <0x00 0x00 0x10020000 0x10000>;", "ipmi@ca2 {", "compatible = \"ipmi-kcs\";",
+            "device_type = \"ipmi\";", "reg = <0xca2 0x02>;", "reg-spacing = <0x01>;", "interrupts = <0x0d 0x04>;",
+        ] {
+            #expect(with.contains(line), "missing: \(line)")
+        }
+        let without = try decompile(MachineConfiguration().devicetree).source
+        #expect(!without.contains("lpc") && !without.contains("ipmi"))
     }
 
     @Test func `the 64-bit window moves above RAM that would reach it`() {

@@ -1,4 +1,5 @@
 import Foundation
+import LPC
 import Machine
 import Serprog
 import TestKit
@@ -37,7 +38,13 @@ import Wire
         let listener = try flash ? Listener(path: folder.file("spi")) : nil
         if flash { arguments += ["--connect", "spi=\(folder.file("spi"))"] }
         if let card { arguments += ["--connect", "rp0=\(folder.file("\(card.kind).pcie"))"] }
+        let lpcListener = try flash ? Listener(path: folder.file("lpc"), kind: .seqpacket) : nil
+        if flash { arguments += ["--connect", "lpc=\(folder.file("lpc"))"] }
         let process = try RunningProcess(binary("host-cpu"), arguments)
+        let lpcServer = try lpcListener.map { listener in
+            let socket = try listener.accept(until: .after(.seconds(20)))
+            return WorkerThread("test-lpc") { Self.answerBadly(socket) }
+        }
         var server: WorkerThread?
         if let listener {
             let socket = try listener.accept(until: .after(.seconds(20)))
@@ -54,6 +61,7 @@ import Wire
         }
         let status = process.waitForExit()
         server?.join()
+        lpcServer?.join()
         #expect(hasEnded, "still runs \(note)")
         // 124: the limit. A guest may also hit the finisher or tohost; a signal would be 128 and more.
         #expect(status.map { $0 < 128 } ?? false, "ended with \(String(describing: status)) \(note): \(process.text)")
@@ -67,6 +75,25 @@ import Wire
         #expect(card.waitForExit() == 0, "\(card.text)")
     }
 
+    /// An lpc peer whose every answer has something wrong about it but its tag: datagrams of any length, interrupts.
+    private static func answerBadly(_ socket: Socket) {
+        var random = SeededGenerator(seed: 0x1BC)
+        while let bytes = try? socket.receiveBytes(limit: 16), let message = try? LPCMessage(decoding: bytes) {
+            try? socket.send(random.bytes(Int.random(in: 1...24, using: &random)))
+            let number = UInt8.random(in: 0...15, using: &random)
+            try? socket.send(LPCMessage.interrupt(number, level: .random(using: &random)).encoded)
+            try? socket.send(LPCMessage.interrupt(LPCPort.kcsInterrupt, level: .random(using: &random)).encoded)
+            switch message {
+            case .read(let tag, _), .write(let tag, _, _):
+                let data = UInt8.random(in: 0...255, using: &random)
+                try? socket.send(
+                    LPCMessage.sync(tag: tag, LPCMessage.Sync.allCases.randomElement(using: &random)!, data: data)
+                        .encoded)
+            default: return
+            }
+        }
+    }
+
     // MARK: every register of every device
 
     /// What there is to hit: a base, a mask for offsets, and bits that every value written gets.
@@ -77,7 +104,8 @@ import Wire
         var list = [
             // Bit 15 is clear in every command of the finisher: the machine is not powered off.
             range(MemoryMap.testFinisher, set: 0x8000), range(MemoryMap.rtc), range(MemoryMap.clint),
-            range(MemoryMap.uart), range(MemoryMap.ps2), range(MemoryMap.pciePortIO), range(MemoryMap.flash),
+            range(MemoryMap.uart), range(MemoryMap.ps2), range(MemoryMap.lpc), range(MemoryMap.pciePortIO),
+            range(MemoryMap.flash),
             range(MemoryMap.pcieECAM),
             (MemoryMap.pcieECAM.base, 0x1_FFFF, 0), range(MemoryMap.pcieMemory32),
             range(MemoryMap.pcieMemory64(memorySize: 64 << 20)), (0x5_0000, 0xFFFF, 0), (0x8400_0000, 0xFFFF, 0),

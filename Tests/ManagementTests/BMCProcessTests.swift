@@ -1,6 +1,8 @@
 import Ethernet
 import Foundation
+import LPC
 import QMP
+import Sideband
 import TestKit
 import Testing
 import Wire
@@ -45,6 +47,48 @@ struct BMCProcessTests {
         }
         _ = try bmc.control.execute("quit")
         #expect(bmc.child.waitForExit() == 0)
+    }
+
+    @Test func `on the lpc wire it answers while its reset is released, and nothing in reset`() throws {
+        let folder = TemporaryFolder()
+        let lpc = try Listener(path: folder.file("lpc"), kind: .seqpacket)
+        let sideband = try Listener(path: folder.file("sideband"), kind: .seqpacket)
+        let bmc = try ComponentProcess("bmc", in: folder, connects: ["lpc": "lpc", "sideband": "sideband"])
+        let host = try lpc.accept(until: .after(.seconds(20)))
+        let logic = SidebandLink(socket: try sideband.accept(until: .after(.seconds(20))))
+        func cycle(_ message: LPCMessage) throws -> LPCMessage {
+            try host.send(message.encoded)
+            return try LPCMessage(decoding: try host.receiveBytes(limit: 16, until: .after(.seconds(20))) ?? [])
+        }
+        func setReset(released: Bool) throws {
+            try logic.send(.signal(.reset, level: released))
+            #expect(try logic.receive(until: .after(.seconds(20))) == .signal(.powerGood, level: released))
+        }
+        // In reset: neither this nor what is no message gets an answer.
+        try host.send(LPCMessage.write(tag: 1, port: 0xCA3, data: 0x61).encoded)
+        try host.send([0x99])
+        #expect(bmc.child.waitForOutput("lpc datagram of unknown kind 0x99"))
+        try setReset(released: true)
+        // The write in reset is not made up for: the interface is idle.
+        #expect(try cycle(.read(tag: 2, port: 0xCA3)) == .sync(tag: 2, .ready, data: 0x00))
+        for (register, byte) in [(UInt16(0xCA3), UInt8(0x61)), (0xCA2, 0x18), (0xCA3, 0x62), (0xCA2, 0x01)] {
+            #expect(try cycle(.write(tag: 3, port: register, data: byte)) == .sync(tag: 3, .ready, data: 0xFF))
+        }
+        #expect(try cycle(.read(tag: 4, port: 0xCA2)) == .sync(tag: 4, .ready, data: 0x1C))
+        let state = try bmc.control.execute("query-ipmi")
+        #expect(state["connected"] == true && state["requests"] == 1 && state["kcs-state"] == "read")
+        #expect(state["cycles"] == 6 && state["refused"] == 0 && state["kcs-errors"] == 0)
+        // A reset in the middle of a response: nothing is left of it.
+        try setReset(released: false)
+        try setReset(released: true)
+        #expect(try cycle(.read(tag: 5, port: 0xCA3)) == .sync(tag: 5, .ready, data: 0x00))
+        #expect(try bmc.control.execute("query-ipmi")["requests"] == 0)
+        // The wire ends and comes back.
+        host.shutdown()
+        let next = try lpc.accept(until: .after(.seconds(20)))
+        try next.send(LPCMessage.read(tag: 6, port: 0xCA3).encoded)
+        let answer = try next.receiveBytes(limit: 16, until: .after(.seconds(20)))
+        #expect(answer == LPCMessage.sync(tag: 6, .ready, data: 0x00).encoded)
     }
 
     @Test func `a peer that speaks something else loses its link and the next is served`() throws {

@@ -23,6 +23,7 @@ enum Map {
 private struct Loader {
     let console: Console
     let tree: DeviceTree
+    let post: PostCodePort
 
     /// Says why the board stops here.
     private func refuse(_ reason: StaticString) -> Bool {
@@ -118,6 +119,8 @@ private struct Loader {
         case .failure(let refusal): return refuse(refusal.text)
         }
 
+        post.write(.directoryRead)
+
         // Everything is checked before anything is copied.
         var opensbi: Directory.Entry?
         var next: Directory.Entry?
@@ -174,6 +177,7 @@ private struct Loader {
         copy(from: UInt64(tree.blob.base), to: Map.deviceTree, UInt64(tree.blob.count))
         report(opensbi, kernel == nil ? ", next stage (" : ", the machine's kernel (", entered)
 
+        post.write(.stagesLoaded)
         let interrupts = softwareInterrupts()
         Handoff(at: handoff)?.write(
             opensbi: opensbi.load, deviceTree: Map.deviceTree, softwareInterrupts: UInt64(interrupts?.base ?? 0),
@@ -223,7 +227,11 @@ private struct Loader {
         serial.port.configure(clock: serial.clock)
         console.port = serial.port
     }
-    return Loader(console: console, tree: tree).load(hart: hart, handoff: handoff) ? 1 : 0
+    let post = PostCodePort(tree)
+    post.write(.firstStage)
+    if Loader(console: console, tree: tree, post: post).load(hart: hart, handoff: handoff) { return 1 }
+    post.write(.firstStageStopped)
+    return 0
 }
 
 /// Reports a trap of the first stage itself, on the UART where `virt` machines have it.

@@ -290,13 +290,19 @@ struct Host {
         output.port = serial.port
     }
     unsafe console = output
+    let post = PostCodePort(tree)
+    post.write(.hostFirmware)
     var host = Host(console: output, platform: Platform(tree: tree, hart: hart))
     host.banner()
     host.startInterrupts()
+    post.write(.interruptsUp)
     host.enumerate()
+    post.write(.busesEnumerated)
     host.showAdapters()
     host.serveCard()
+    post.write(.cardsServed)
     output.line()
     output.line("Baseboard firmware: ready")
+    post.write(.bootComplete)
     host.serve()
 }

@@ -1,4 +1,5 @@
 // The devicetree of a machine: what firmware and kernels know about it, in the bindings they know.
+import LPC
 import RISCV
 
 /// Makes the tree for a configuration.
@@ -159,7 +160,27 @@ struct MachineDevicetree {
             node.set("interrupt-parent", Phandle.platform)
             node.set("interrupts", cells: interrupt(InterruptSource.ps2))
         }
+        if configuration.hasLPC { soc.add("lpc@10020000", lpc) }
         soc.add("pci@30000000", pcie)
+    }
+
+    /// Children's addresses are I/O ports.
+    private func lpc(_ node: inout DevicetreeNode) {
+        node.set("compatible", "baseboard,lpc", "simple-bus")
+        node.set("reg", MemoryMap.lpc)
+        node.set("#address-cells", 1)
+        node.set("#size-cells", 1)
+        node.set("ranges", cells: [0] + DevicetreeNode.cells(MemoryMap.lpc.base) + [UInt32(MemoryMap.lpc.size)])
+        // Spec: Linux Documentation/devicetree/bindings/ipmi/ipmi-smic.yaml
+        node.add("ipmi@\(String(LPCPort.kcsData, radix: 16))") { ipmi in
+            ipmi.set("compatible", "ipmi-kcs")
+            ipmi.set("device_type", "ipmi")
+            ipmi.set("reg", cells: [UInt32(LPCPort.kcsData), UInt32(LPCPort.kcs.count)])
+            ipmi.set("reg-size", 1)
+            ipmi.set("reg-spacing", 1)
+            ipmi.set("interrupt-parent", Phandle.platform)
+            ipmi.set("interrupts", cells: interrupt(InterruptSource.lpc))
+        }
     }
 
     /// `interrupts-extended` of a controller with these causes at every hart.

@@ -66,6 +66,14 @@ internal import Wire
         unsafe limits[index].store(entries, ordering: .releasing)
     }
 
+    /// Opens a doorbell that was written before, at a value below the number of entries. Precondition of both.
+    func open(_ index: Int, entries: UInt32, at value: UInt32) {
+        precondition(index < count && value < entries)
+        // Safety: index < count.
+        unsafe values[index].store(value, ordering: .releasing)
+        unsafe limits[index].store(entries, ordering: .releasing)
+    }
+
     func closeAll() { for index in 0..<count { open(index, entries: 0) } }
 
     // MARK: The bell

@@ -14,13 +14,13 @@ internal import Wire
 /// are garbage finds Controller Fatal Status set, and the reason is reported; a controller reset helps, nothing else is
 /// disturbed. Optional parts that are there: doorbells in memory, subsystem reset, Compare, Write Zeroes, Dataset
 /// Management, Verify. Not there: SGLs, Format NVM, namespace management, firmware update, reservations.
-public final class NVMeController: EndpointModel {
-    private let engine: GuardedEngine
-    private let doorbells: Doorbells
+public final class NVMeController: MigratableModel {
+    let engine: GuardedEngine
+    let doorbells: Doorbells
     private let report: @Sendable (String) -> Void
-    private let registers = Mutex(ControllerRegisters())
+    let registers = Mutex(ControllerRegisters())
     private let isStopped = Atomic(false)
-    private let wantsShutdown = Atomic(false)
+    let wantsShutdown = Atomic(false)
     private let thread = Mutex<WorkerThread?>(nil)
 
     /// Class 01_08_02, BAR0 with registers and MSI-X, a vector for each queue pair and the admin queue, INTA#.
@@ -34,7 +34,7 @@ public final class NVMeController: EndpointModel {
             interruptPin: 1)
     }
 
-    /// Starts the thread; `stop` ends it. `report` is given one line when the controller stops itself.
+    /// Starts the thread; `end` ends it. `report` is given one line when the controller stops itself.
     public init(
         _ bus: EndpointBus, _ configuration: NVMeConfiguration, report: @escaping @Sendable (String) -> Void
     ) {
@@ -46,7 +46,7 @@ public final class NVMeController: EndpointModel {
     }
 
     /// Ends the thread. Call it once, when no host is there any more.
-    public func stop() {
+    public func end() {
         isStopped.store(true, ordering: .releasing)
         doorbells.ring()
         thread.withLock { thread in
@@ -273,7 +273,7 @@ public final class NVMeController: EndpointModel {
 }
 
 /// The engine and the lock it is reached under.
-private final class GuardedEngine: @unchecked Sendable {
+final class GuardedEngine: @unchecked Sendable {
     // Safety: reached only under `gate`.
     private let engine: NVMeEngine
     private let gate = Mutex(())

@@ -105,8 +105,7 @@ extension NVMeEngine {
     }
 
     /// Carries out the commands whose time has come. True when there were some.
-    func releaseDelayed() -> Bool {
-        let now = MonotonicTime.now.nanoseconds
+    func releaseDelayed(until now: UInt64 = MonotonicTime.now.nanoseconds) -> Bool {
         var did = false
         while fatalReason == nil, let place = delayed.firstIndex(where: { $0.deadline <= now }) {
             let entry = delayed.remove(at: place)
@@ -138,7 +137,7 @@ extension NVMeEngine {
 
     func deliverEvents() {
         var place = 0
-        while place < events.count, !eventRequests.isEmpty, fatalReason == nil {
+        while place < events.count, !eventRequests.isEmpty, fatalReason == nil, !isPaused {
             let event = events[place]
             guard maskedEvents & 1 << event.type == 0 else {
                 place += 1

@@ -56,7 +56,7 @@ extension NVMeEngine {
 
     /// True when the host's memory says that there is something to do.
     func hasShadowWork() -> Bool {
-        guard isEnabled, fatalReason == nil, let shadow else { return false }
+        guard isEnabled, fatalReason == nil, !isPaused, let shadow else { return false }
         for index in order where index > 0 {
             guard let value = load(shadow.doorbells, 2 * index) else { return false }
             guard value != submission[index].tail || submission[index].head != submission[index].tail else { continue }
@@ -72,7 +72,7 @@ extension NVMeEngine {
 
     /// Asks the host to write the register for whatever it does next; true when it did something meanwhile.
     func prepareToSleep() -> Bool {
-        guard isEnabled, fatalReason == nil, let shadow else { return false }
+        guard isEnabled, fatalReason == nil, !isPaused, let shadow else { return false }
         for index in order where index > 0 { store(shadow.events, 2 * index, submission[index].tail) }
         for index in completion.indices where index > 0 && completion[index].isOpen {
             store(shadow.events, 2 * index + 1, completion[index].head)

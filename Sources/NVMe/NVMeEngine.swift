@@ -15,6 +15,8 @@ final class NVMeEngine {
     var isEnabled = false
     /// Why nothing is served any more until a reset.
     private(set) var fatalReason: String?
+    /// The controller migrates: nothing is served, posted or signalled.
+    var isPaused = false
     private var hasNewFailure = false
     var submission: [SubmissionQueue]
     var completion: [CompletionQueue]
@@ -183,7 +185,7 @@ final class NVMeEngine {
     /// Serves each queue once, at most a burst of commands.
     func serve() -> Round {
         var round = Round()
-        guard isEnabled, fatalReason == nil else { return round }
+        guard isEnabled, fatalReason == nil, !isPaused else { return round }
         for index in completion.indices where completion[index].isOpen { takeHead(index) }
         if !delayed.isEmpty { round.didWork = releaseDelayed() }
         if !events.isEmpty { deliverEvents() }
@@ -315,6 +317,7 @@ final class NVMeEngine {
 
     /// Interrupts for what was posted.
     func notify() {
+        guard !isPaused else { return }
         for index in completion.indices where completion[index].isNews {
             completion[index].isNews = false
             guard completion[index].interrupts else { continue }
@@ -332,7 +335,7 @@ final class NVMeEngine {
 
     /// The level of INTA#: something is posted that the host did not look at. Spec: NVM Express 1.4 §7.5.1.
     func updatePin() {
-        guard usesPin else { return }
+        guard usesPin, !isPaused else { return }
         let isWanted = completion.contains { queue in
             queue.isOpen && queue.interrupts && queue.head != queue.tail
                 && (queue.vector > 31 || interruptMask & 1 << UInt32(queue.vector) == 0)
@@ -348,7 +351,7 @@ final class NVMeEngine {
 
     /// The host has written a completion queue's doorbell: the pin falls before the write is answered.
     func updatePinEarly() {
-        guard usesPin, isEnabled, fatalReason == nil else { return }
+        guard usesPin, isEnabled, fatalReason == nil, !isPaused else { return }
         for index in completion.indices where completion[index].isOpen { takeHead(index) }
     }
 }

@@ -1,3 +1,4 @@
+internal import PCIe
 internal import VFIOUser
 
 /// The features' current values. Spec: NVM Express 1.4 §5.21.1.
@@ -37,6 +38,35 @@ struct NVMeFeatures {
         submissionQueues = maximumQueues
         completionQueues = maximumQueues
         vectors = Array(repeating: 0, count: count)
+    }
+
+    // MARK: Migration
+
+    private static let words: [any WritableKeyPath<NVMeFeatures, UInt32> & Sendable] = [
+        \.arbitrationWord, \.errorRecoveryWord, \.coalescing, \.writeAtomicityWord, \.events,
+    ]
+
+    func save(_ state: inout StateWriter) {
+        state.add(UInt8(submissionQueues))
+        state.add(UInt8(completionQueues))
+        for word in Self.words { state.add(self[keyPath: word]) }
+        for vector in vectors { state.add(vector) }
+        state.add(hasWriteCache)
+        state.add(overTemperature)
+        state.add(underTemperature)
+    }
+
+    /// Refused: more queues than there may be.
+    mutating func restore(_ state: inout StateReader) throws(ErrorNumber) {
+        submissionQueues = Int(try state.take(UInt8.self))
+        completionQueues = Int(try state.take(UInt8.self))
+        let queues = 1...max(1, maximumQueues)
+        guard queues.contains(submissionQueues), queues.contains(completionQueues) else { throw .invalid }
+        for word in Self.words { self[keyPath: word] = try state.take(UInt32.self) }
+        for vector in vectors.indices { vectors[vector] = try state.take(UInt32.self) & 1 << 16 }
+        hasWriteCache = try state.takeBool()
+        overTemperature = try state.take(UInt16.self)
+        underTemperature = try state.take(UInt16.self)
     }
 
     func wants(_ event: AsynchronousEvent) -> Bool {

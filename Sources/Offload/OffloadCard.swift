@@ -2,13 +2,13 @@
 
 public import PCIe
 import Synchronization
-import VFIOUser
+public import VFIOUser
 
 /// The offload card's model, for `Endpoint`.
 ///
 /// Commands run on the server's thread, inside the doorbell write: a command takes microseconds, and the host that rings
 /// has nothing else to say to the card meanwhile.
-public final class OffloadCard: EndpointModel {
+public final class OffloadCard: MigratableModel {
     /// BAR0 registers, BAR2 the MSI-X table at 0 and the pending bits at 0x800; a data object mailbox that answers
     /// discovery. Spec: docs/wiring.md "Offload card".
     public static let description = {
@@ -71,10 +71,31 @@ public final class OffloadCard: EndpointModel {
     }
 
     private func write(_ offset: UInt64, _ value: UInt32) {
-        let effect = registers.withLock { $0.write(offset, value, BusMemory(dma: bus.dma)) }
+        take(registers.withLock { $0.write(offset, value, BusMemory(dma: bus.dma)) })
+    }
+
+    private func take(_ effect: OffloadRegisters.Effect) {
         if let fault = effect.fault { report("\(fault): the card needs a reset") }
         if let vector = effect.interrupt { bus.raise(vector: vector) }
     }
 
     public func reset() { registers.withLock { $0.reset() } }
+
+    // MARK: Migration
+
+    /// Commands run inside their doorbell's write, so none is under way here.
+    public func stop() { registers.withLock { $0.pause() } }
+    public func resume() { take(registers.withLock { $0.resume(BusMemory(dma: bus.dma)) }) }
+    public func saveState() -> [UInt8] { registers.withLock { $0.saved } }
+
+    public func restoreState(_ state: [UInt8], isFinal: Bool) throws(ErrorNumber) {
+        let result: Result<Void, ErrorNumber> = registers.withLock { registers in
+            do throws(ErrorNumber) {
+                return .success(try registers.restore(state))
+            } catch {
+                return .failure(error)
+            }
+        }
+        try result.get()
+    }
 }

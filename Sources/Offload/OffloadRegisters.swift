@@ -1,5 +1,8 @@
 // The offload card's register file as a value: what the host reads, and what a write sets off.
 
+internal import PCIe
+internal import VFIOUser
+
 /// Register offsets in BAR0. Spec: docs/wiring.md "Offload card".
 enum OffloadRegister {
     static let identifier: UInt64 = 0x00
@@ -65,6 +68,8 @@ public struct OffloadRegisters: Sendable {
     /// Commands served since power-on, over resets.
     public private(set) var commandsServed: UInt64 = 0
     private var isEnabled = false
+    /// The card migrates: commands wait.
+    private var isPaused = false
     private var ring: CommandRing?
 
     public init(identity: OffloadIdentity) { self.identity = identity }
@@ -114,10 +119,77 @@ public struct OffloadRegisters: Sendable {
 
     /// Back to the state after power-on, but for the count of commands.
     public mutating func reset() {
-        let served = commandsServed
+        let (served, paused) = (commandsServed, isPaused)
         self = OffloadRegisters(identity: identity)
         commandsServed = served
+        isPaused = paused
     }
+
+    // MARK: Migration
+
+    private static let stateVersion: UInt8 = 1
+
+    /// From here on a doorbell is kept and not served.
+    mutating func pause() { isPaused = true }
+
+    /// Serves what was rung for meanwhile. A card that came from elsewhere interrupts for what it did there.
+    mutating func resume<Memory: HostMemory>(_ memory: Memory) -> Effect {
+        isPaused = false
+        var effect = serve(memory)
+        if state == .ready, effect.interrupt == nil { effect.interrupt = Int(vector) }
+        return effect
+    }
+
+    /// version u8, control u8, state u8, ring base u64, ring size u32, producer u32, consumer u32, vector u32
+    var saved: [UInt8] {
+        var writer = StateWriter()
+        writer.add(Self.stateVersion)
+        writer.add(isEnabled)
+        writer.add(UInt8(state == .disabled ? 0 : state == .ready ? 1 : 2))
+        writer.add(ringBase)
+        writer.add(ringSize)
+        writer.add(producer)
+        writer.add(consumer)
+        writer.add(vector)
+        return writer.bytes
+    }
+
+    /// Takes over such a state, paused. Refused: what no host can have brought a card to.
+    mutating func restore(_ bytes: [UInt8]) throws(ErrorNumber) {
+        var reader = StateReader(bytes)
+        var new = OffloadRegisters(identity: identity)
+        new.commandsServed = commandsServed
+        new.isPaused = true
+        try reader.expect(Self.stateVersion)
+        new.isEnabled = try reader.takeBool()
+        switch try reader.take(UInt8.self) {
+        case 0: new.state = .disabled
+        case 1: new.state = .ready
+        case 2: new.state = .needsReset
+        default: throw .invalid
+        }
+        new.ringBase = try reader.take(UInt64.self)
+        new.ringSize = try reader.take(UInt32.self)
+        new.producer = try reader.take(UInt32.self)
+        let consumer = try reader.take(UInt32.self)
+        new.vector = try reader.take(UInt32.self)
+        try reader.finish()
+        guard new.vector < OffloadRegister.vectorCount, new.state != .ready || new.isEnabled,
+            new.state != .disabled || !new.isEnabled
+        else { throw .invalid }
+        do throws(RingFault) {
+            // A card that is not ready keeps the consumer index only: any ring will do for it.
+            new.ring =
+                new.state == .ready
+                ? try CommandRing(base: new.ringBase, size: new.ringSize, consumer: consumer)
+                : try CommandRing(base: 0, size: CommandRing.sizes.lowerBound, consumer: consumer)
+        } catch {
+            throw .invalid
+        }
+        self = new
+    }
+
+    // MARK: Commands
 
     private mutating func writeControl<Memory: HostMemory>(_ value: UInt32, _ memory: Memory) -> Effect {
         if value & OffloadRegister.reset != 0 {
@@ -142,7 +214,7 @@ public struct OffloadRegisters: Sendable {
     }
 
     private mutating func serve<Memory: HostMemory>(_ memory: Memory) -> Effect {
-        guard state == .ready, var ring else { return Effect() }
+        guard state == .ready, !isPaused, var ring else { return Effect() }
         let before = ring.consumer
         defer { self.ring = ring }
         do throws(RingFault) {

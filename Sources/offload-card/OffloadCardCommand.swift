@@ -132,7 +132,7 @@ struct OffloadCardCommand: ComponentCommand {
             return controller
         }
         guard let controller = made else { throw ComponentError.message("the endpoint made no controller") }
-        runtime.onStop { controller.stop() }
+        runtime.onStop { controller.end() }
         return (endpoint, NVMeDisk(controller: controller), nil)
     }
 

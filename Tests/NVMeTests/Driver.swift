@@ -86,7 +86,11 @@ final class TestHost {
 
     struct Timeout: Error {}
 
-    init(_ stores: [BlockStore], pairs: Int = 4, usesMSIX: Bool = true, isEnabled: Bool = true) throws {
+    /// - Parameter memory: another host's, which this one stands in for.
+    init(
+        _ stores: [BlockStore], pairs: Int = 4, usesMSIX: Bool = true, isEnabled: Bool = true,
+        memory: SharedMemory? = nil
+    ) throws {
         let configuration = try #require(NVMeConfiguration(serial: "TEST-1", namespaces: stores, queuePairs: pairs))
         var made: NVMeController?
         let log = log
@@ -104,7 +108,7 @@ final class TestHost {
         let socket = far
         WorkerThread("card") { server.serve(socket) }
         client = try VFIOUserClient(socket: near)
-        ram = try SharedMemory(create: "ram", size: Self.size)
+        ram = try memory ?? SharedMemory(create: "ram", size: Self.size)
         vectors = try (0...pairs).map { _ in try EventNotifier() }
         pin = try EventNotifier()
         free = Self.base + 0x10000
@@ -122,7 +126,7 @@ final class TestHost {
     deinit {
         client.close()
         far.shutdown()
-        controller.stop()
+        controller.end()
     }
 
     // MARK: Memory

@@ -1,6 +1,7 @@
 public import BlockStore
+internal import PCIe
 internal import Synchronization
-internal import VFIOUser
+public import VFIOUser
 public import Wire
 
 /// A disk: virtio's block device over a `BlockStore`.
@@ -102,6 +103,42 @@ public final class VirtioBlock: VirtioDevice {
     }
 
     public func queueReset(_ queue: Int) { working.held.removeAll { $0.queue == queue } }
+
+    // MARK: Migration
+
+    /// Requests that an injected fault holds back are not held back any longer.
+    public func drain(_ queues: QueueSet) {
+        let held = working.held
+        working.held = []
+        for index in queueSizes.indices {
+            _ = queues.withQueue(index) { (queue, memory) throws(RingFault) in
+                for request in held where request.queue == index {
+                    let written = try perform(request.chain, queues, &memory)
+                    try queue.complete(request.chain.token, written: written, &memory)
+                }
+            }
+        }
+    }
+
+    /// What the driver knows of the disk: its bytes u64, block size u32, whether it is read-only.
+    public func saveState() -> [UInt8] {
+        var state = StateWriter()
+        state.add(store.byteCount)
+        state.add(UInt32(store.blockSize))
+        state.add(store.isReadOnly)
+        return state.bytes
+    }
+
+    /// A disk stands in for one that is no larger, of the same blocks, and not writable where it is not itself.
+    public func restoreState(_ state: [UInt8]) throws(ErrorNumber) {
+        var state = StateReader(state)
+        guard try state.take(UInt64.self) <= store.byteCount else { throw .invalid }
+        try state.expect(UInt32(store.blockSize))
+        guard try state.takeBool() || !store.isReadOnly else { throw .invalid }
+        try state.finish()
+    }
+
+    // MARK: Service
 
     public func serve(_ index: Int, _ queues: QueueSet) -> Bool {
         let isLate = working.held.isEmpty ? false : serveHeld(index, queues)

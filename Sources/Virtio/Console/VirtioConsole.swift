@@ -1,5 +1,5 @@
 internal import Synchronization
-internal import VFIOUser
+public import VFIOUser
 public import Wire
 
 /// A serial console: virtio's console device with one port, joined to a byte stream.
@@ -98,6 +98,16 @@ public final class VirtioConsole: VirtioDevice {
 
     public func start(_ queues: QueueSet) { working.queues = queues }
     public func stop() { working.queues = nil }
+
+    /// Input that waits.
+    public func saveState() -> [UInt8] { state.withLock { $0.input } }
+
+    public func restoreState(_ state: [UInt8]) throws(ErrorNumber) {
+        guard state.count <= Self.inputCapacity else { throw .invalid }
+        self.state.withLock { own in
+            own.input = Array((state + own.input).prefix(Self.inputCapacity))
+        }
+    }
 
     /// Buffers for input matter only while input waits.
     public func wantsNotifications(_ queue: Int) -> Bool {

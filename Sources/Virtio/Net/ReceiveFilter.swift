@@ -1,4 +1,6 @@
 public import Ethernet
+internal import PCIe
+internal import VFIOUser
 
 /// Which frames a network function takes, as its driver has said: a value.
 ///
@@ -41,6 +43,46 @@ public struct ReceiveFilter: Sendable {
         multicastOverflows = multicast.count > Self.tableSize
         self.unicast = unicastOverflows ? [] : unicast
         self.multicast = multicastOverflows ? [] : multicast
+    }
+
+    // MARK: Migration
+
+    private static let modes: [any WritableKeyPath<ReceiveFilter, Bool> & Sendable] = [
+        \.isPromiscuous, \.takesAllMulticast, \.takesAllUnicast, \.dropsMulticast, \.dropsUnicast, \.dropsBroadcast,
+        \.unicastOverflows, \.multicastOverflows,
+    ]
+
+    func save(_ state: inout StateWriter) {
+        for mode in Self.modes { state.add(self[keyPath: mode]) }
+        state.add(address.rawValue)
+        for table in [unicast, multicast] {
+            state.add(UInt8(table.count))
+            for address in table { state.add(address.rawValue) }
+        }
+        state.add(vlans != nil)
+        for word in vlans ?? [] { state.add(word) }
+    }
+
+    /// Refused: tables that no driver can have set.
+    init(_ state: inout StateReader) throws(ErrorNumber) {
+        self.init(address: .unspecified)
+        for mode in Self.modes { self[keyPath: mode] = try state.takeBool() }
+        address = try Self.address(&state)
+        for table in [\ReceiveFilter.unicast, \ReceiveFilter.multicast] {
+            let count = Int(try state.take(UInt8.self))
+            guard count <= Self.tableSize else { throw .invalid }
+            for _ in 0..<count { self[keyPath: table].append(try Self.address(&state)) }
+        }
+        guard try state.takeBool() else { return }
+        var words: [UInt64] = []
+        for _ in 0..<64 { words.append(try state.take(UInt64.self)) }
+        vlans = words
+    }
+
+    static func address(_ state: inout StateReader) throws(ErrorNumber) -> MACAddress {
+        let number = try state.take(UInt64.self)
+        guard number < 1 << 48 else { throw .invalid }
+        return MACAddress(rawValue: number)
     }
 
     /// Whether a frame passes.

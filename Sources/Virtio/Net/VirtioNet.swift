@@ -1,6 +1,7 @@
 public import Ethernet
+internal import PCIe
 internal import Synchronization
-internal import VFIOUser
+public import VFIOUser
 
 /// A network card: virtio's network device, joined to whatever carries its frames.
 ///
@@ -157,6 +158,33 @@ public final class VirtioNet: VirtioDevice, FrameSink {
         working.backlog.removeAll()
         wire.driver(false)
     }
+
+    // MARK: Migration
+
+    /// Frames that wait for buffers and find none now are lost, as on any wire; flows are learned again.
+    public func drain(_ queues: QueueSet) { _ = drainBacklog() }
+
+    public func saveState() -> [UInt8] {
+        var state = StateWriter()
+        state.add(shared.withLock { $0.address.rawValue })
+        state.add(UInt8(working.activePairs))
+        working.filter.save(&state)
+        return state.bytes
+    }
+
+    public func restoreState(_ state: [UInt8]) throws(ErrorNumber) {
+        var state = StateReader(state)
+        let address = try ReceiveFilter.address(&state)
+        let pairs = Int(try state.take(UInt8.self))
+        guard (1...queuePairs).contains(pairs) else { throw .invalid }
+        let filter = try ReceiveFilter(&state)
+        try state.finish()
+        shared.withLock { $0.address = address }
+        working.activePairs = pairs
+        working.filter = filter
+    }
+
+    // MARK: Service
 
     /// Receive buffers matter only while frames wait for them.
     public func wantsNotifications(_ queue: Int) -> Bool {

@@ -55,6 +55,19 @@ struct PackedRing: Sendable {
         self.features = features
     }
 
+    /// How far both sides have come, while nothing is answered and not published: a place, the wrap counter in bit 15.
+    var progress: Virtqueue.Progress {
+        func word(_ place: Place) -> UInt16 { place.index | (place.wrap ? 0x8000 : 0) }
+        return Virtqueue.Progress(available: word(nextAvailable), used: word(nextUsed))
+    }
+
+    /// False when a place is outside the ring.
+    mutating func resume(at progress: Virtqueue.Progress) -> Bool {
+        func place(_ word: UInt16) -> Place { Place(index: word & 0x7FFF, wrap: word & 0x8000 != 0) }
+        (nextAvailable, nextUsed) = (place(progress.available), place(progress.used))
+        return nextAvailable.index < size && nextUsed.index < size
+    }
+
     @inline(__always)
     private func address(_ index: UInt16, _ offset: UInt64) -> IOVirtualAddress {
         IOVirtualAddress(ring &+ UInt64(index) &* 16 &+ offset)

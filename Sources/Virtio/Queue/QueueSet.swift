@@ -17,6 +17,10 @@ public final class QueueSet: @unchecked Sendable {
     /// Queues that are looked at in every turn: one bit each.
     private(set) var watched: UInt64 = 0
     public private(set) var isStopped = false
+    /// The device migrates: `withQueue` runs nothing and the driver hears nothing until it goes on.
+    private(set) var isPaused = false
+    /// The configuration has changed meanwhile.
+    private var hasChanged = false
 
     /// - Parameters:
     ///   - interrupt: tells the driver that requests of a queue were completed.
@@ -51,6 +55,34 @@ public final class QueueSet: @unchecked Sendable {
         }
     }
 
+    /// Begins with a queue where another device stopped. Refused where that cannot be.
+    func enable(
+        _ index: Int, _ settings: CommonConfiguration.Queue, at progress: Virtqueue.Progress
+    ) throws(ErrorNumber) {
+        guard queues.indices.contains(index) else { throw .invalid }
+        do throws(RingFault) {
+            var queue = try Virtqueue(settings, features: features)
+            guard queue.resume(at: progress) else { throw RingFault.request("a place outside the ring") }
+            queues[index] = queue
+        } catch {
+            throw .invalid
+        }
+    }
+
+    /// How far a queue has come; nil when it is not enabled.
+    func progress(_ index: Int) -> Virtqueue.Progress? {
+        queues.indices.contains(index) ? queues[index]?.progress : nil
+    }
+
+    func pause() { isPaused = true }
+
+    /// Goes on: with a look at every queue, for whatever its driver did meanwhile.
+    func unpause() {
+        isPaused = false
+        for index in queues.indices where queues[index] != nil { watch(index) }
+        if hasChanged { changeConfiguration() }
+    }
+
     /// Ends with a queue: the driver resets it.
     public func disable(_ index: Int) {
         guard queues.indices.contains(index) else { return }
@@ -72,7 +104,8 @@ public final class QueueSet: @unchecked Sendable {
 
     /// Tells the driver that the device configuration has changed.
     public func changeConfiguration() {
-        if !isStopped { configurationChanged() }
+        hasChanged = isPaused
+        if !isStopped, !isPaused { configurationChanged() }
     }
 
     /// Looks at a queue in every turn until nothing is left to do in it.
@@ -88,7 +121,7 @@ public final class QueueSet: @unchecked Sendable {
     public func withQueue<Result>(
         _ index: Int, _ body: (inout Virtqueue, inout HeldMemory) throws(RingFault) -> Result
     ) -> Result? {
-        guard !isStopped, index < queues.count, queues[index] != nil else { return nil }
+        guard !isStopped, !isPaused, index < queues.count, queues[index] != nil else { return nil }
         do throws(RingFault) {
             let (result, isWanted) = try dma.hold { (memory) throws(RingFault) -> (Result, Bool) in
                 let result = try body(&queues[index]!, &memory)

@@ -37,6 +37,15 @@ struct SplitRing: Sendable {
         self.features = features
     }
 
+    /// How far both sides have come, while nothing is completed and not published.
+    var progress: Virtqueue.Progress {
+        get { Virtqueue.Progress(available: nextAvailable, used: nextUsed) }
+        set {
+            (nextAvailable, seenAvailable) = (newValue.available, newValue.available)
+            (nextUsed, publishedUsed) = (newValue.used, newValue.used)
+        }
+    }
+
     private func address(_ base: UInt64, _ offset: Int) -> IOVirtualAddress {
         IOVirtualAddress(base &+ UInt64(truncatingIfNeeded: offset))
     }

@@ -13,6 +13,18 @@ public struct Virtqueue: Sendable {
         var packed = PackedRing.Place()
     }
 
+    /// How far driver and device have come: what a migrated queue goes on from. Split: the two indices; packed: the two
+    /// places, with the wrap counter in bit 15.
+    public struct Progress: Hashable, Sendable {
+        public var available: UInt16
+        public var used: UInt16
+
+        public init(available: UInt16, used: UInt16) {
+            self.available = available
+            self.used = used
+        }
+    }
+
     // Not an enum: a switch that changes its payload in place copies it there and back.
     private var split: SplitRing?
     private var packed: PackedRing?
@@ -34,6 +46,16 @@ public struct Virtqueue: Sendable {
         } else {
             split = try SplitRing(settings, features)
         }
+    }
+
+    /// Between two batches: everything that was completed has been published.
+    public var progress: Progress { isPacked ? packed!.progress : split!.progress }
+
+    /// Goes on where another device stopped. False where no queue of this size can have stopped there.
+    mutating func resume(at progress: Progress) -> Bool {
+        if isPacked { return packed!.resume(at: progress) }
+        split!.progress = progress
+        return true
     }
 
     /// True when a request waits.

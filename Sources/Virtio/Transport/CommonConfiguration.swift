@@ -1,3 +1,6 @@
+internal import PCIe
+internal import VFIOUser
+
 /// The common configuration of a virtio function: its status machine, its features and its queues' settings, as a value.
 ///
 /// Accesses return what has to be done; the shell (`VirtioFunction`) does it. A reset of a running device is under way
@@ -90,6 +93,61 @@ public struct CommonConfiguration: Sendable {
     public mutating func finishQueueReset(_ index: Int) {
         guard queues.indices.contains(index), queues[index].isResetting else { return }
         queues[index] = Queue(size: queueSizes[index])
+    }
+
+    // MARK: Migration
+
+    /// Writes everything that the driver has set. No reset is under way.
+    func save(_ state: inout StateWriter) {
+        state.add(UInt16(queues.count))
+        state.add(status.rawValue)
+        state.add(driverFeatures.rawValue)
+        state.add(configVector)
+        state.add(generation)
+        state.add(hasStarted)
+        state.add(deviceFeatureSelect)
+        state.add(driverFeatureSelect)
+        state.add(queueSelect)
+        for queue in queues {
+            state.add(queue.size)
+            state.add(queue.vector)
+            state.add(queue.isEnabled)
+            for address in [queue.descriptors, queue.driver, queue.device] { state.add(address) }
+        }
+    }
+
+    /// Reads what `save` of a function of this kind wrote. Refused: what no driver can have brought this one to.
+    mutating func restore(_ state: inout StateReader) throws(ErrorNumber) {
+        try state.expect(UInt16(queues.count))
+        var new = CommonConfiguration(offered: offered, queueSizes: queueSizes, vectors: vectors)
+        new.status = VirtioStatus(rawValue: try state.take(UInt8.self))
+        new.driverFeatures = VirtioFeatures(rawValue: try state.take(UInt64.self))
+        new.configVector = new.vector(UInt64(try state.take(UInt16.self)))
+        new.generation = try state.take(UInt8.self)
+        new.hasStarted = try state.takeBool()
+        new.deviceFeatureSelect = try state.take(UInt32.self)
+        new.driverFeatureSelect = try state.take(UInt32.self)
+        new.queueSelect = try state.take(UInt16.self)
+        let known: VirtioStatus = [.acknowledge, .driver, .driverOK, .featuresOK, .deviceNeedsReset, .failed]
+        let isAgreed = new.status.contains(.featuresOK)
+        guard new.status.isSubset(of: known), isAgreed || !new.status.contains(.driverOK),
+            new.hasStarted || !new.isRunning,
+            !isAgreed || new.driverFeatures.isSubset(of: offered) && new.driverFeatures.contains(.version1)
+        else { throw .invalid }
+        for index in new.queues.indices {
+            let size = try state.take(UInt16.self)
+            guard size > 0, size <= queueSizes[index], new.isPacked || size.nonzeroBitCount == 1 else {
+                throw .invalid
+            }
+            new.queues[index].size = size
+            new.queues[index].vector = new.vector(UInt64(try state.take(UInt16.self)))
+            new.queues[index].isEnabled = try state.takeBool()
+            guard isAgreed || !new.queues[index].isEnabled else { throw .invalid }
+            new.queues[index].descriptors = try state.take(UInt64.self)
+            new.queues[index].driver = try state.take(UInt64.self)
+            new.queues[index].device = try state.take(UInt64.self)
+        }
+        self = new
     }
 
     // MARK: Reads

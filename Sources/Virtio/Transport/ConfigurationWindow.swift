@@ -12,6 +12,17 @@ struct ConfigurationWindow: Sendable {
     private var offset: UInt32 = 0
     private var length: UInt32 = 0
 
+    init() {}
+
+    /// What a migrated function's window is set to: bar u8, offset u32, length u32. Nil for another number of bytes.
+    init?(bytes: [UInt8]) {
+        guard bytes.count == 9 else { return nil }
+        func word(_ place: Int) -> UInt32 { (0..<4).reduce(0) { $0 | UInt32(bytes[place + $1]) << UInt32($1 * 8) } }
+        (bar, offset, length) = (bytes[0], word(1), word(5))
+    }
+
+    var bytes: [UInt8] { [bar] + TransportLayout.Structure.bytes(offset) + TransportLayout.Structure.bytes(length) }
+
     /// A register of the window itself.
     func read(_ place: Int, width: Int) -> UInt64 {
         var value: UInt64 = 0

@@ -1,4 +1,4 @@
-internal import VFIOUser
+public import VFIOUser
 
 /// A kind of device behind the virtio transport: what a network card, disk, console or random source implements.
 ///
@@ -28,6 +28,16 @@ public protocol VirtioDevice: AnyObject, Sendable {
     func serve(_ queue: Int, _ queues: QueueSet) -> Bool
     /// Whether new requests in a queue matter now: buffers for what does not wait do not.
     func wantsNotifications(_ queue: Int) -> Bool
+
+    // Migration, on the worker's thread.
+
+    /// Before the device stops: completes what it holds.
+    func drain(_ queues: QueueSet)
+    /// What the device knows beside its queues; of a drained device.
+    func saveState() -> [UInt8]
+    /// Takes over such a state, after `start` where the driver is ready. The client's bytes: `invalid` where they are
+    /// none, or of a device that this one cannot stand in for.
+    func restoreState(_ state: [UInt8]) throws(ErrorNumber)
 }
 
 extension VirtioDevice {
@@ -36,4 +46,9 @@ extension VirtioDevice {
     public func writeConfiguration(_ offset: Int, from bytes: RawSpan) {}
     public func queueReset(_ queue: Int) {}
     public func wantsNotifications(_ queue: Int) -> Bool { true }
+    public func drain(_ queues: QueueSet) {}
+    public func saveState() -> [UInt8] { [] }
+    public func restoreState(_ state: [UInt8]) throws(ErrorNumber) {
+        guard state.isEmpty else { throw .invalid }
+    }
 }

@@ -14,11 +14,11 @@ internal import Wire
 /// specification has it; a reset of the function (bus, FLR, the client left) waits for the worker.
 ///
 /// Spec: virtio 1.2 §4.1.
-public final class VirtioFunction: EndpointModel, VirtioWorker.Client {
+public final class VirtioFunction: MigratableModel, VirtioWorker.Client {
     /// Red Hat's number for virtio devices. Spec: virtio 1.2 §4.1.2.
     public static let vendor: UInt16 = 0x1AF4
 
-    private struct State {
+    struct State {
         var common: CommonConfiguration
         var window = ConfigurationWindow()
         var interruptStatus: UInt8 = 0
@@ -31,6 +31,7 @@ public final class VirtioFunction: EndpointModel, VirtioWorker.Client {
         static let start = Attention(rawValue: 2)
         static let queues = Attention(rawValue: 4)
         static let bus = Attention(rawValue: 8)
+        static let job = Attention(rawValue: 16)
     }
 
     /// A reset of the function waits so long for the worker. In practice it waits microseconds; the worker takes longer
@@ -38,10 +39,10 @@ public final class VirtioFunction: EndpointModel, VirtioWorker.Client {
     private static let patience: UInt64 = 1_000_000_000
 
     public let device: any VirtioDevice
-    private let bus: EndpointBus
+    let bus: EndpointBus
     private let worker: VirtioWorker
     private let report: @Sendable (String) -> Void
-    private let state: Mutex<State>
+    let state: Mutex<State>
     private let attention = Atomic<UInt32>(0)
     private let kicks = Atomic<UInt64>(0)
     /// One a queue: what a host signals in place of a write to the queue's notify register.
@@ -50,15 +51,22 @@ public final class VirtioFunction: EndpointModel, VirtioWorker.Client {
     /// Resets of the function asked for, and done by the worker; under `quiescence`.
     private let resetsAsked = Atomic<UInt64>(0)
     private let resetsDone = Atomic<UInt64>(0)
+    /// What the worker shall do for the server's thread, which waits for it; nil when it is done. Under `quiescence` it
+    /// becomes nil.
+    private let job = Mutex<(@Sendable () -> Void)?>(nil)
 
     // Safety: unchecked because only the worker's thread uses it.
-    private final class Running: @unchecked Sendable {
+    final class Running: @unchecked Sendable {
         var queues: QueueSet?
+        /// The function migrates: it does nothing of its own accord.
+        var isPaused = false
+        /// The state is another function's: its driver may have missed what that one told last.
+        var isRestored = false
         /// When a line was reported last, and how many were not since.
         var reported: MonotonicTime?
         var unreported = 0
     }
-    private let running = Running()
+    let running = Running()
 
     /// - Parameters:
     ///   - offering: the transport's features; less than all for drivers that shall not use some.
@@ -217,7 +225,7 @@ public final class VirtioFunction: EndpointModel, VirtioWorker.Client {
             isBusy = true
         }
         let kicked = kicks.load(ordering: .relaxed) == 0 ? 0 : kicks.exchange(0, ordering: .acquiringAndReleasing)
-        guard let queues = running.queues, !queues.isStopped else { return isBusy }
+        guard let queues = running.queues, !queues.isStopped, !queues.isPaused else { return isBusy }
         if kicked != 0 {
             // Whatever comes of it: a queue that was notified is looked at once more before the worker sleeps.
             isBusy = true
@@ -234,7 +242,7 @@ public final class VirtioFunction: EndpointModel, VirtioWorker.Client {
     }
 
     func arm() -> Bool {
-        guard let queues = running.queues, !queues.isStopped else { return false }
+        guard let queues = running.queues, !queues.isStopped, !queues.isPaused else { return false }
         return queues.arm(device)
     }
 
@@ -260,23 +268,51 @@ public final class VirtioFunction: EndpointModel, VirtioWorker.Client {
         if what.contains(.bus), let queues = running.queues {
             for index in 0..<queues.count where queues.isEnabled(index) { queues.watch(index) }
         }
+        if what.contains(.job), let body = job.withLock({ $0 }) {
+            body()
+            quiescence.lock()
+            job.withLock { $0 = nil }
+            quiescence.broadcast()
+            quiescence.unlock()
+        }
+    }
+
+    /// Does something on the worker's thread, after what the driver has asked for before; returns when it is done. The
+    /// server's thread, one job at a time.
+    func onWorker(_ body: @escaping @Sendable () -> Void) {
+        job.withLock { $0 = body }
+        call(.job)
+        quiescence.lock()
+        while worker.isRunning, job.withLock({ $0 != nil }) {
+            _ = quiescence.wait(until: MonotonicTime.now.nanoseconds &+ Self.patience)
+        }
+        quiescence.unlock()
+        // Without a worker nobody else looks.
+        if job.withLock({ $0 != nil }) { turn() }
     }
 
     private func begin() {
         let common = registers
         guard common.isRunning, running.queues == nil else { return }
-        let queues = QueueSet(
-            count: common.queues.count, features: common.driverFeatures, dma: bus.dma,
-            interrupt: { [weak self] in self?.interrupt($0) },
-            configurationChanged: { [weak self] in self?.changeConfiguration() },
-            failed: { [weak self] in self?.fail($0, $1) })
+        let queues = makeQueues(common)
         running.queues = queues
         for (index, queue) in common.queues.enumerated() where queue.isEnabled { queues.enable(index, queue) }
         guard !queues.isStopped else { return }
         device.start(queues)
     }
 
-    private func end() {
+    /// Queues for a driver that is ready, none of them enabled.
+    func makeQueues(_ common: CommonConfiguration) -> QueueSet {
+        let queues = QueueSet(
+            count: common.queues.count, features: common.driverFeatures, dma: bus.dma,
+            interrupt: { [weak self] in self?.interrupt($0) },
+            configurationChanged: { [weak self] in self?.changeConfiguration() },
+            failed: { [weak self] in self?.fail($0, $1) })
+        if running.isPaused { queues.pause() }
+        return queues
+    }
+
+    func end() {
         guard let queues = running.queues else { return }
         queues.stop()
         device.stop()
@@ -329,7 +365,7 @@ public final class VirtioFunction: EndpointModel, VirtioWorker.Client {
 
     // MARK: Interrupts
 
-    private func interrupt(_ queue: Int) {
+    func interrupt(_ queue: Int) {
         let vector = state.withLock { $0.common.queues[queue].vector }
         raise(vector, status: 1)
     }

@@ -5,7 +5,7 @@ public import VFIOUser
 public import Virtio
 
 /// The model of function 0, for `Endpoint`: BAR 0 is the management registers, everything else is virtio's.
-public final class AdapterCard: EndpointModel {
+public final class AdapterCard: MigratableModel {
     /// Who made the card, in every function's subsystem registers. Spec: docs/wiring.md "Adapter card".
     public static let subsystemVendor: UInt16 = 0x1B36
     public static let subsystem: UInt16 = 0x0B0B
@@ -57,6 +57,14 @@ public final class AdapterCard: EndpointModel {
     public func reset() { function.reset() }
     public func busChanged() { function.busChanged() }
     public func ioEvents(_ bar: Int) -> [RegionIOEvent] { function.ioEvents(bar) }
+
+    // The register file shows this card's own switch: only the function migrates.
+    public func stop() { function.stop() }
+    public func resume() { function.resume() }
+    public func saveState() -> [UInt8] { function.saveState() }
+    public func restoreState(_ state: [UInt8], isFinal: Bool) throws(ErrorNumber) {
+        try function.restoreState(state, isFinal: isFinal)
+    }
 
     public func readCapability(_ index: Int, offset: Int, into bytes: inout MutableRawSpan) {
         function.readCapability(index, offset: offset, into: &bytes)

@@ -158,7 +158,7 @@ let package = Package(
         tests("Management", ["Management", "Ethernet", "LPC", "QMP", "Sideband", "Wire"]),
         tests("Component", ["Component", "QMP", "Wire"]),
         tests("Topology", ["Topology"]),
-        tests("Linux", ["QMP", "Wire"]),
+        tests("Linux", ["LPC", "QMP", "SecurityLogic", "Wire"]),
         tests("Firmware", ["Crypto", "Trust"]),
         tests("Board", ["Component", "Launcher", "QMP", "Topology", "Wire"]),
     ]

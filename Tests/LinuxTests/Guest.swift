@@ -10,6 +10,8 @@ enum Guest {
     static let initramfs = packageFolder + "/.build/guest/initramfs"
     /// The same with the drivers of NVMe and virtio, ext4, its tools, and iocheck.
     static let deviceInitramfs = packageFolder + "/.build/guest/initramfs-devices"
+    /// The first with the drivers of a BMC's interface and ipmitool; absent where they could not be built.
+    static let ipmiInitramfs = packageFolder + "/.build/guest/initramfs-ipmi"
     static let uBoot = packageFolder + "/.build/guest/u-boot.bin"
     static let openSBI = packageFolder + "/.build/firmware/fw_dynamic.bin"
 

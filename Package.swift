@@ -145,7 +145,7 @@ let package = Package(
         tests("GDBRemote", ["GDBRemote"]),
         tests("Machine", ["GDBRemote", "LPC", "Machine", "QMP", "RISCV", "Serprog", "Sideband", "Wire"]),
         tests("Crypto", ["Crypto"]),
-        tests("Trust", ["Trust", "Crypto"]),
+        tests("Trust", ["Trust", "Crypto", "QMP"]),
         tests("SPINOR", ["QMP", "SPINOR", "Serprog", "Wire"]),
         tests("SecurityLogic", ["Crypto", "QMP", "SPINOR", "SecurityLogic", "Serprog", "Sideband", "Trust", "Wire"]),
         tests(

@@ -34,7 +34,7 @@ struct Baseboard: ParsableCommand {
     /// Every command; to add one, write its file and name it here.
     static let commands: [any ParsableCommand.Type] = [
         Up.self, Down.self, PS.self, Logs.self, Console.self, SendQMP.self, Check.self, TimelineCommand.self,
-        LSPCI.self, Update.self, Provision.self, Image.self,
+        LSPCI.self, Measurements.self, Update.self, Provision.self, Image.self,
     ]
 }
 

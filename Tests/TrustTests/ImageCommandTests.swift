@@ -11,14 +11,24 @@ import Trust
         try run(binary("baseboard"), arguments)
     }
 
-    private func build(key: String? = nil, firstStage: Int = 100) throws -> (status: Int32?, output: String) {
+    /// Builds with the signer; with `key` as a root.
+    private func build(
+        key: String? = nil, firstStage: Int = 100, more: [String] = []
+    ) throws -> (status: Int32?, output: String) {
         try WholeFile.write(folder.file("first"), [UInt8](repeating: 1, count: firstStage))
         try WholeFile.write(folder.file("sbi"), [UInt8](repeating: 2, count: 2000))
         try WholeFile.write(folder.file("next"), [UInt8](repeating: 3, count: 3000))
-        return try baseboard(
-            "image", "build", "--key", key ?? folder.file("keys/root.pem"), "--name", "demo", "--security-version",
-            "1", "--first-stage", folder.file("first"), "--opensbi", folder.file("sbi"), "--next-stage",
-            folder.file("next"), "--output", folder.file("demo.img"))
+        let signer =
+            more.contains("--unsigned")
+            ? []
+            : key.map { ["--key", $0] }
+                ?? ["--key", folder.file("keys/signer.pem"), "--certificate", folder.file("keys/signer.cert")]
+        return try run(
+            binary("baseboard"),
+            ["image", "build"] + signer + [
+                "--name", "demo", "--security-version", "1", "--first-stage", folder.file("first"), "--opensbi",
+                folder.file("sbi"), "--next-stage", folder.file("next"), "--output", folder.file("demo.img"),
+            ] + more)
     }
 
     private func verify() throws -> (status: Int32?, output: String) {
@@ -46,7 +56,78 @@ import Trust
 
         #expect(try build().status == 0)
         #expect(try baseboard("provision", "--output", folder.path, "--force").status == 0)
-        #expect(try verify().output.contains("key digest does not match the fuses"))
+        #expect(try verify().output.contains("by a root that the fuses do not name"))
+    }
+
+    @Test func `an image is built here and signed there, put into a chip, and refused when its key is cancelled`()
+        throws
+    {
+        #expect(try baseboard("provision", "--output", folder.path).status == 0)
+        #expect(try baseboard("provision", "--output", folder.path, "--add-signer", "9").status == 0)
+        try WholeFile.write(folder.file("bmc"), [UInt8](repeating: 4, count: 500))
+        let built = try build(more: ["--unsigned", "--bmc", folder.file("bmc"), "--rollback-floor", "1"])
+        #expect(built.status == 0 && built.output.contains("not signed yet"), "\(built.output)")
+        #expect(try verify().output.contains("refused: demo: the image is not signed"))
+        #expect(try baseboard("image", "inspect", folder.file("demo.img")).output.contains("signature         none"))
+        let signed = try baseboard(
+            "image", "sign", folder.file("demo.img"), "--key", folder.file("keys/signer-9.pem"), "--certificate",
+            folder.file("keys/signer-9.cert"))
+        #expect(signed.status == 0 && signed.output.contains("signed by key number 9"), "\(signed.output)")
+        #expect(try verify().status == 0)
+
+        let chip = try baseboard(
+            "image", "chip", "--b", folder.file("demo.img"), "--golden", folder.file("demo.img"), "--size", "16MiB",
+            "--output", folder.file("chip.img"))
+        #expect(chip.status == 0, "\(chip.output)")
+        func chipStatus(_ slot: String) throws -> (status: Int32?, output: String) {
+            try baseboard(
+                "image", "verify", folder.file("chip.img"), "--slot", slot, "--fuses", folder.file("fuses.json"))
+        }
+        #expect(try chipStatus("a").output.contains("no manifest"))
+        #expect(try chipStatus("b").status == 0)
+        #expect(try chipStatus("golden").status == 0)
+        let json = try baseboard("image", "inspect", folder.file("chip.img"), "--slot", "b", "--json")
+        let object = try JSONSerialization.jsonObject(with: Data(json.output.utf8)) as? [String: Any]
+        #expect((object?["certificate"] as? [String: Any])?["key-number"] as? Int == 9)
+        let targets = (object?["components"] as? [[String: Any]])?.compactMap { $0["target"] as? String }
+        #expect(targets == ["host", "host", "host", "host", "bmc"])
+
+        let cancelled = try baseboard("provision", "--output", folder.path, "--cancel-key", "9")
+        #expect(cancelled.status == 0, "\(cancelled.output)")
+        let refused = try verify()
+        #expect(refused.status == 1)
+        #expect(refused.output.contains("signed by key number 9, which the fuses cancel"), "\(refused.output)")
+        // The first signer signs it again, and it runs.
+        let again = try baseboard(
+            "image", "sign", folder.file("demo.img"), "--key", folder.file("keys/signer.pem"), "--certificate",
+            folder.file("keys/signer.cert"))
+        #expect(again.status == 0, "\(again.output)")
+        #expect(try verify().status == 0)
+    }
+
+    @Test func `mistakes at signing say what to do`() throws {
+        #expect(try baseboard("provision", "--output", folder.path, "--algorithm", "ed25519").status == 0)
+        #expect(try baseboard("provision", "--output", folder.path, "--add-signer", "2").status == 0)
+        #expect(try build().status == 0)
+        func sign(_ arguments: String...) throws -> (status: Int32?, output: String) {
+            try run(binary("baseboard"), ["image", "sign", folder.file("demo.img")] + arguments)
+        }
+        let other = try sign(
+            "--key", folder.file("keys/signer.pem"), "--certificate", folder.file("keys/signer-2.cert"))
+        #expect(other.status == 1 && other.output.contains("signer-2.cert"), "\(other.output)")
+        #expect(other.output.contains("for another key than the one that is to sign"), "\(other.output)")
+        let swapped = try sign(
+            "--key", folder.file("keys/signer.pem"), "--certificate", folder.file("keys/signer.pem"))
+        #expect(swapped.status == 1 && swapped.output.contains("no signer's certificate"), "\(swapped.output)")
+        #expect(try sign().status == 2)
+        #expect(try sign("--certificate", folder.file("keys/signer.cert")).status == 2)
+        #expect(try verify().status == 0)
+        let chip = try baseboard(
+            "image", "chip", "--a", folder.file("sbi"), "--output", folder.file("chip.img"))
+        #expect(chip.status == 1 && chip.output.contains("no firmware image"), "\(chip.output)")
+        let odd = try baseboard(
+            "image", "chip", "--a", folder.file("demo.img"), "--size", "3MiB", "--output", folder.file("chip.img"))
+        #expect(odd.status == 1 && odd.output.contains("power of two"), "\(odd.output)")
     }
 
     @Test func `what is missing or too large is named, and the exit status is 1`() throws {

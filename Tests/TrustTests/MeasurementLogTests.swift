@@ -1,5 +1,6 @@
 import Crypto
 import Foundation
+import QMP
 import TestKit
 import Testing
 import Trust
@@ -75,6 +76,20 @@ import Trust
         let log = try filled()
         #expect(try MeasurementLog(cbor: log.cbor()) == log)
         #expect(try MeasurementLog(cbor: MeasurementLog().cbor()) == MeasurementLog())
+    }
+
+    @Test func `the security logic's answer is read back, and must agree with itself`() throws {
+        let log = try filled()
+        #expect(try MeasurementLog(json: log.json) == log)
+        #expect(log.json["events"]?[4]?["type"] == "EV_POST_CODE")
+        guard case .object(var members) = log.json else { return }
+        members["registers"] = MeasurementLog().json["registers"]
+        #expect(throws: MeasurementError.registerMismatch(0)) { try MeasurementLog(json: .object(members)) }
+        for text in ["", "!", "AA=="] {
+            members["cbor-log"] = .string(text)
+            #expect(throws: MeasurementError.self) { try MeasurementLog(json: .object(members)) }
+        }
+        #expect(throws: MeasurementError.self) { try MeasurementLog(json: .null) }
     }
 
     @Test func `a log that was changed anywhere is refused`() throws {

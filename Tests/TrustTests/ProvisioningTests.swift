@@ -8,7 +8,9 @@ import Trust
     let folder = TemporaryFolder()
 
     private func provision(force: Bool = false) throws(Provisioning.Failure) -> Provisioning.Outcome {
-        try Provisioning.provision(folder: folder.file("board"), force: force)
+        var options = Provisioning.Options()
+        options.force = force
+        return try Provisioning.provision(folder: folder.file("board"), options: options)
     }
 
     @Test func `a folder gets a private key and fuses that accept its images`() throws {
@@ -17,7 +19,13 @@ import Trust
         let attributes = try FileManager.default.attributesOfItem(atPath: outcome.keyPath)
         #expect(attributes[.posixPermissions] as? Int == 0o600)
         let key = try Provisioning.readKey(outcome.keyPath)
-        #expect(try Fuses(path: outcome.fusesPath) == Fuses(root: key.verifyingKey, minimumSecurityVersion: 1))
+        let stored = try Fuses(path: outcome.fusesPath)
+        #expect(stored == outcome.fuses)
+        #expect(stored.minimumSecurityVersion == 1 && stored.cancelledKeys == [] && stored.uniqueDeviceSecret != nil)
+        for secret in ["keys/root.pem", "keys/signer.pem", "keys/manufacturer.pem", "fuses.json"] {
+            let attributes = try FileManager.default.attributesOfItem(atPath: folder.file("board/" + secret))
+            #expect(attributes[.posixPermissions] as? Int == 0o600, "\(secret)")
+        }
         #expect(outcome.fuses.rootKeyDigest == (try COSEKey(key.verifyingKey).digest()))
     }
 
@@ -26,6 +34,7 @@ import Trust
         let second = try provision()
         #expect(!second.madeKey && !second.madeFuses)
         #expect(second.fuses == first.fuses)
+        #expect(second.files.map(\.path) == first.files.map(\.path) && !second.files.contains { $0.wasMade })
         let third = try provision(force: true)
         #expect(third.madeKey && third.madeFuses)
         #expect(third.fuses != first.fuses)
@@ -37,7 +46,13 @@ import Trust
         try FileManager.default.removeItem(atPath: first.fusesPath)
         let second = try provision()
         #expect(!second.madeKey && second.madeFuses)
-        #expect(second.fuses == first.fuses)
+        #expect(second.fuses.rootKeyDigest == first.fuses.rootKeyDigest)
+        // The secret went with the fuses: it is another device, and has another certificate.
+        #expect(second.fuses.uniqueDeviceSecret != first.fuses.uniqueDeviceSecret)
+        #expect(
+            second.files.filter(\.wasMade).map { $0.path.split(separator: "/").last.map(String.init) } == [
+                "fuses.json", "device-id.crt", "device-id.der",
+            ])
     }
 
     @Test func `fuses without their key, or with another, are refused`() throws {
@@ -53,9 +68,51 @@ import Trust
         }
     }
 
+    @Test(arguments: SignatureAlgorithm.allCases)
+    func `the signer's images run on the board, and those of one that was added`(algorithm: SignatureAlgorithm) throws {
+        var options = Provisioning.Options()
+        options.algorithm = algorithm
+        let outcome = try Provisioning.provision(folder: folder.path, options: options)
+        _ = try Provisioning.addSigner(
+            folder: folder.path, number: 2, algorithm: .ed25519, minimumSecurityVersion: 5)
+        for (number, version) in [(UInt8(1), UInt32(1)), (2, 5)] {
+            let path = Provisioning.signerPath(folder.path, number)
+            let certificate = try Provisioning.readCertificate(path + ".cert")
+            #expect(certificate.number == number)
+            let image = try FirmwareImage.build(
+                firstStage: [1], opensbi: [2], nextStage: [3], key: Provisioning.readKey(path + ".pem"),
+                certificate: certificate, name: "n", securityVersion: version)
+            var reader = ByteArrayReader(image)
+            guard case .verified = FirmwareVerifier.verify(&reader, fuses: outcome.fuses) else {
+                Issue.record("refused")
+                return
+            }
+        }
+        #expect(throws: Provisioning.Failure.signerExists(path: folder.file("keys/signer-2.pem"))) {
+            try Provisioning.addSigner(folder: folder.path, number: 2)
+        }
+        #expect(throws: Provisioning.Failure.badKeyNumber(128)) {
+            try Provisioning.addSigner(folder: folder.path, number: 128)
+        }
+        #expect(throws: Provisioning.Failure.noRoot(keyPath: "/nonexistent/keys/root.pem")) {
+            try Provisioning.addSigner(folder: "/nonexistent", number: 3)
+        }
+    }
+
+    @Test func `fuses of before devices had secrets get one, burnt into what they hold`() throws {
+        let first = try provision()
+        let old = Fuses(
+            rootKeyDigest: first.fuses.rootKeyDigest, minimumSecurityVersion: 7, cancelledKeys: [4])
+        try WholeFile.write(first.fusesPath, Array(old.json.utf8))
+        let second = try provision()
+        #expect(second.madeFuses && second.fuses.uniqueDeviceSecret != nil)
+        #expect(second.fuses.minimumSecurityVersion == 7 && second.fuses.cancelledKeys == [4])
+        #expect(try Fuses(path: first.fusesPath) == second.fuses)
+    }
+
     @Test func `a folder that cannot be made is named`() {
         let error = #expect(throws: Provisioning.Failure.self) {
-            try Provisioning.provision(folder: "/proc/nope", force: false)
+            try Provisioning.provision(folder: "/proc/nope")
         }
         #expect(error?.description.hasPrefix("/proc/nope: ") == true)
     }

@@ -160,6 +160,6 @@ let package = Package(
         tests("Topology", ["Topology"]),
         tests("Linux", ["LPC", "QMP", "SecurityLogic", "Wire"]),
         tests("Firmware", ["Crypto", "Trust"]),
-        tests("Board", ["Component", "Launcher", "QMP", "Topology", "Wire"]),
+        tests("Board", ["Component", "Crypto", "Launcher", "QMP", "Topology", "Trust", "Wire"]),
     ]
 )

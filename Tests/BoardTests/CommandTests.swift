@@ -1,11 +1,15 @@
+import Crypto
 import Foundation
 import QMP
 import TestKit
 import Testing
+import Trust
 import Wire
 
 @Suite struct CommandTests {
-    @Test(arguments: ["up", "down", "ps", "logs", "console", "qmp", "check", "timeline", "lspci"])
+    @Test(arguments: [
+        "up", "down", "ps", "logs", "console", "qmp", "check", "timeline", "lspci", "measurements", "provision",
+    ])
     func `every command has help with an example`(_ command: String) throws {
         let result = try run(binary("baseboard"), [command, "--help"])
         #expect(result.status == 0)
@@ -26,6 +30,7 @@ import Wire
         #expect(try bench.baseboard("ps", "--json").output == "[\n\n]\n")
         for arguments in [
             ["down"], ["logs"], ["timeline"], ["console", "host0"], ["qmp", "host0", "quit"], ["lspci"],
+            ["measurements"],
         ] {
             let result = try run(binary("baseboard"), arguments, environment: bench.environment())
             #expect(result.status == 1)
@@ -63,6 +68,46 @@ import Wire
             #expect(result.status == 1)
             #expect(result.output == "baseboard: error: \(expected)\n")
         }
+        _ = try bench.baseboard("down")
+    }
+
+    @Test func `measurements are shown, written in both forms, and refused when they do not add up`() throws {
+        var log = MeasurementLog()
+        try log.extend(register: 6, action: "slot A is active")
+        try log.extend(
+            register: 2, type: .postCode, digest: [UInt8](repeating: 7, count: 48), data: Array("OpenSBI".utf8))
+        let bench = LauncherBench()
+        try bench.up()
+        #expect(
+            try bench.baseboard("measurements").output
+                == "baseboard: error: board 'bench' has no security logic: nothing measures it\n")
+        #expect(
+            try bench.baseboard("measurements", "host0").output.contains(
+                "host0: The command query-measurements has not been found"))
+        func answer(_ value: JSONValue) throws {
+            let told = try bench.baseboard(
+                "qmp", "host0", "test-answer", "command=query-measurements", "value=\(value.text())")
+            #expect(told.status == 0, "\(told.output)")
+        }
+        try answer(log.json)
+        let shown = try bench.baseboard("measurements", "host0").output
+        #expect(shown.contains("register 6  \(Hex.encode(log.registers[6]))"), "\(shown)")
+        #expect(shown.contains(" 1  register 2  EV_POST_CODE  070707070707070707070707…  OpenSBI"), "\(shown)")
+        let folder = TemporaryFolder()
+        let written = try bench.baseboard(
+            "measurements", "host0", "--tcg", folder.file("tcg"), "--cbor", folder.file("cbor"))
+        #expect(written.status == 0 && written.output.isEmpty, "\(written.output)")
+        #expect(try WholeFile.read(folder.file("tcg"), limit: 1 << 16) == log.tcgEventLog())
+        #expect(try MeasurementLog(cbor: WholeFile.read(folder.file("cbor"), limit: 1 << 16)) == log)
+        let json = try #require(JSONValue(parsing: try bench.baseboard("measurements", "host0", "--json").output))
+        #expect(json == log.json)
+
+        guard case .object(var members) = log.json else { return }
+        members["registers"] = MeasurementLog().json["registers"]
+        try answer(.object(members))
+        let refused = try bench.baseboard("measurements", "host0")
+        #expect(refused.status == 1)
+        #expect(refused.output.contains("do not give the value of register 2"), "\(refused.output)")
         _ = try bench.baseboard("down")
     }
 

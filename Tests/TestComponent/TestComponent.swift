@@ -55,6 +55,14 @@ import Wire
                 runtime.emit(arguments["event"]?.stringValue ?? "", arguments["data"]?.objectValue ?? [:])
                 return [:]
             })
+        // From here on COMMAND is answered with VALUE.
+        control.register(
+            QMPCommand("test-answer", [.required("command", .string), .required("value", .object)]) {
+                arguments throws(QMPError) in
+                let value = arguments["value"] ?? .null
+                control.register(QMPCommand(arguments["command"]?.stringValue ?? "") { _ throws(QMPError) in value })
+                return [:]
+            })
         control.register(
             QMPCommand("test-power-off") { _ throws(QMPError) in
                 runtime.emit("SHUTDOWN", ["guest": true])

@@ -73,7 +73,7 @@ let package = Package(
         library("Crypto", ["COpenSSL"], audited),
         library("Trust", ["Crypto", "QMP", "Wire"]),
         library("SPINOR", ["Serprog", "Wire"], audited),
-        library("SecurityLogic", ["Crypto", "LPC", "Serprog", "Sideband", "Trust", "Wire"], audited),
+        library("SecurityLogic", ["Crypto", "LPC", "QMP", "Serprog", "Sideband", "Trust", "Wire"], audited),
         library("Adapter", ["Ethernet", "PCIe", "Serprog", "Sideband", "Trust", "VFIOUser", "Virtio", "Wire"]),
         library("Offload", ["PCIe", "VFIOUser", "Wire"]),
         library("Management", ["Ethernet", "LPC", "Sideband", "Wire"]),
@@ -98,7 +98,7 @@ let package = Package(
         component("flash", ["QMP", "SPINOR", "Serprog", "Wire"]),
         component(
             "security-logic",
-            ["Crypto", "LPC", "QMP", "SecurityLogic", "Serprog", "Sideband", "Topology", "Trust", "Wire"]),
+            ["Crypto", "LPC", "QMP", "SecurityLogic", "Serprog", "Sideband", "Trust", "Wire"]),
         component("bmc", ["Ethernet", "Management", "QMP", "Sideband", "Wire"]),
         component(
             "adapter-card",

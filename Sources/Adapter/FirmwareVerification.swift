@@ -21,6 +21,8 @@ public final class FirmwareVerification: Sendable {
     public struct Snapshot: Sendable {
         public var phase = VerificationSequence.Phase.held
         public var verdict: FirmwareVerdict?
+        /// The slot of the verdict, or the one that is being verified.
+        public var slot: FirmwareSlot?
         /// How long the last verification took, from the first command to the verdict.
         public var duration: Duration?
         /// Verifications begun since the process started.
@@ -145,8 +147,8 @@ public final class FirmwareVerification: Sendable {
                     }
                     owner.emit(event)
                 case .send(let request): send(request)
-                case .verify(let fuses):
-                    let verdict = owner.verify(fuses)
+                case .verify(let fuses, let slot):
+                    let verdict = owner.verify(fuses, slot)
                     drainSignals()
                     perform(sequence.handle(.verdict(verdict)))
                 }
@@ -178,11 +180,13 @@ public final class FirmwareVerification: Sendable {
         private func publish() {
             let phase = sequence.phase
             let verdict = sequence.verdict
+            let slot = sequence.slot
             let elapsed = MonotonicTime.now.since(began)
             owner.state.withLock { state in
                 if verdict != nil, state.verdict == nil { state.duration = elapsed }
                 state.phase = phase
                 state.verdict = verdict
+                state.slot = slot
             }
         }
 
@@ -190,7 +194,7 @@ public final class FirmwareVerification: Sendable {
     }
 
     /// Reads and checks the image; every failure on the way to the chip is a refusal.
-    private func verify(_ fuses: Fuses) -> FirmwareVerdict {
+    private func verify(_ fuses: Fuses, _ slot: FirmwareSlot) -> FirmwareVerdict {
         let socket: Socket
         do throws(WireError) { socket = try connectFlash() } catch {
             return .refused(.unreadable("the flash port: \(error)"), imageName: nil)
@@ -207,7 +211,11 @@ public final class FirmwareVerification: Sendable {
         }
         do throws(ImageReadError) {
             let chip = try FlashReader(client)
-            var reader = SlotReader(chip, base: 0, size: chip.byteCount / 4)
+            let layout: ChipLayout
+            do throws(ChipLayoutError) { layout = try ChipLayout(chipSize: chip.byteCount) } catch {
+                return .refused(.unreadable(error.description), imageName: nil)
+            }
+            var reader = SlotReader(chip, layout: layout, slot: slot)
             return FirmwareVerifier.verify(&reader, fuses: fuses)
         } catch {
             return .refused(.unreadable(error.description), imageName: nil)

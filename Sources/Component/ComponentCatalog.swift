@@ -94,6 +94,8 @@ public enum SettingType: Sendable {
     case text(maximum: Int)
     /// A file that must exist, relative to the topology's folder; `remedy` says how to make it.
     case file(remedy: String)
+    /// A file that the component makes where there is none, relative to the topology's folder.
+    case ownFile
     /// Six octets in hexadecimal, `52:54:00:12:34:56`, a unicast address.
     case macAddress
     /// An IPv4 address and the length of its prefix, `192.168.7.2/24`.
@@ -244,6 +246,16 @@ public enum ComponentCatalog {
             SettingDescription(
                 "fuses", .file(remedy: "scripts/build-firmware makes it"), required: true,
                 help: "root key digest and minimum security version"),
+            SettingDescription(
+                "verifier", .choice(["adapter", "logic", "both"]),
+                help: "who verifies the firmware; adapter (with 'logic' no adapter is the master)"),
+            SettingDescription(
+                "lock-at", .choice(["release", "boot-complete"]), help: "when the board locks; release"),
+            SettingDescription(
+                "boot-timeout", .duration(.milliseconds(1)...(.seconds(86_400))),
+                help: "how long the host may take to boot, then its slot is given up; not watched"),
+            SettingDescription(
+                "state", .ownFile, help: "where it remembers which slot runs and which did not boot; it forgets"),
             SettingDescription(
                 "rules", .file(remedy: "docs/wiring.md has its form"),
                 help: "who may do what to the flash; the built-in rules"),

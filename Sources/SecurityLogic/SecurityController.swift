@@ -1,11 +1,11 @@
 internal import Serprog
-public import Sideband
+internal import Sideband
 internal import Synchronization
-internal import Trust
+public import Trust
 public import Wire
 
-/// The shell around the sequencer: sideband wires, timers, the gate. Everything happens on the event loop's thread,
-/// except what the gate's ports do.
+/// The shell around the sequencer: sideband wires, timers, the gate, the chip, fuses and record. Everything happens on
+/// the event loop's thread, except what the gate's ports do and the work on slots.
 public final class SecurityController: Sendable {
     /// What the controller tells its owner, on the loop's thread.
     public struct Observer: Sendable {
@@ -13,80 +13,62 @@ public final class SecurityController: Sendable {
         public var warning: @Sendable (String) -> Void
         /// The sequence took a step; before the step's events.
         public var changed: @Sendable (Snapshot) -> Void
+        /// Host and BMC may talk to each other, or no longer: for what carries the lpc wire. Before anything else of the
+        /// step.
+        public var bridged: @Sendable (Bool) -> Void
 
         public init(
             event: @escaping @Sendable (SecurityEvent) -> Void, warning: @escaping @Sendable (String) -> Void,
-            changed: @escaping @Sendable (Snapshot) -> Void
+            changed: @escaping @Sendable (Snapshot) -> Void, bridged: @escaping @Sendable (Bool) -> Void = { _ in }
         ) {
             self.event = event
             self.warning = warning
             self.changed = changed
+            self.bridged = bridged
         }
     }
 
-    /// The sequence as others may look at it.
-    public struct Snapshot: Sendable {
-        public let state: SecurityState
-        public let mode: SecurityRequest.Mode
-        public let released: Set<HeldComponent>
-        public let imageName: String?
-        public let failureReason: String?
-        /// The chip's bytes that host and BMC see once a slot is verified.
-        public let slot: Range<UInt64>?
+    /// What survives without power.
+    public struct Storage: Sendable {
+        /// Keeps the record; throws text for the log.
+        public var store: @Sendable (BootRecord) throws(FileError) -> Void
+        /// Raises the minimum security version; the fuses as they are then.
+        public var burn: @Sendable (UInt32) throws(FuseStoreError) -> Fuses
 
-        /// The moment as the flash gate's rules know it.
-        var flashPhase: FlashPhase {
-            switch state {
-            case .held: .held
-            case .verifying: mode == .unprotected ? .unprotected : .verifying
-            case .released: .released
-            case .locked: .locked
-            case .failed: .failed
-            }
-        }
-
-        init(_ sequencer: SecuritySequencer) {
-            state = sequencer.state
-            mode = sequencer.mode
-            released = sequencer.released
-            imageName = sequencer.imageName
-            failureReason = sequencer.failureReason
-            slot = sequencer.released.isEmpty ? nil : 0..<FlashLayout.chipSize
+        public init(
+            store: @escaping @Sendable (BootRecord) throws(FileError) -> Void,
+            burn: @escaping @Sendable (UInt32) throws(FuseStoreError) -> Fuses
+        ) {
+            self.store = store
+            self.burn = burn
         }
     }
 
-    private enum Peer: Hashable {
-        case adapter
-        case component(HeldComponent)
-
-        var name: String {
-            switch self {
-            case .adapter: "sideband-adapter"
-            case .component(let component): "sideband-\(component.rawValue)"
-            }
-        }
-    }
-
-    private struct Connection {
-        let socket: Socket
-        let link: SidebandLink
-        var assembler = MCTPAssembler(address: .securityLogic)
-    }
-
-    private struct State {
+    struct State {
         var sequencer: SecuritySequencer
         var connections: [Peer: Connection] = [:]
+        /// The answer to a request that waits for the logic's own verdict.
+        var waiting: (@Sendable (SecurityResponse) -> Void)?
+        var bridge = Bridge()
     }
 
-    private let loop: EventLoop
-    private let gate: FlashGate
-    private let observer: Observer
-    private let state: Mutex<State>
+    /// What passed between host and BMC on the sideband.
+    struct Bridge: Sendable {
+        var forwarded: UInt64 = 0
+        var dropped: UInt64 = 0
+    }
 
-    public init(loop: EventLoop, gate: FlashGate, sequencer: SecuritySequencer, observer: Observer) {
+    let loop: EventLoop
+    let gate: FlashGate
+    let observer: Observer
+    private let storage: Storage
+    let state: Mutex<State>
+
+    public init(loop: EventLoop, gate: FlashGate, sequencer: SecuritySequencer, storage: Storage, observer: Observer) {
         self.loop = loop
         self.gate = gate
         self.observer = observer
+        self.storage = storage
         state = Mutex(State(sequencer: sequencer))
         gate.whenChanged { [weak self] address in
             guard let self else { return }
@@ -94,12 +76,8 @@ public final class SecurityController: Sendable {
         }
     }
 
-    public var snapshot: Snapshot { state.withLock { Snapshot($0.sequencer) } }
-
-    /// Accepts one peer at a time on each listener (SOCK_SEQPACKET); call before `powerOn`.
-    public func serve(adapter: Listener?, components: [HeldComponent: Listener]) throws(WireError) {
-        if let adapter { try serve(adapter, .adapter) }
-        for (component, listener) in components { try serve(listener, .component(component)) }
+    public var snapshot: Snapshot {
+        state.withLock { Snapshot($0.sequencer, chipSize: gate.chip.knownSize, $0.bridge) }
     }
 
     /// Begins the sequence; on the loop's thread or before it runs.
@@ -108,147 +86,93 @@ public final class SecurityController: Sendable {
     /// Holds everything and has the firmware verified again; any thread.
     public func powerCycle() { loop.perform { [self] in handle(.powerCycle) } }
 
+    /// The host says that it has booted; any thread.
+    public func bootComplete() { loop.perform { [self] in handle(.bootComplete) } }
+
+    /// An authenticated update was written to the slot: the next power cycle tries it. On the loop's thread.
+    public func noteUpdated(_ slot: FirmwareSlot) { handle(.updated(slot)) }
+
     // MARK: Events and actions
 
-    private func handle(_ event: SecuritySequencer.Event, reply: ((SecurityResponse) -> Void)? = nil) {
+    func handle(_ event: SecuritySequencer.Event, reply: (@Sendable (SecurityResponse) -> Void)? = nil) {
         let (actions, after) = state.withLock { state in
             let actions = state.sequencer.handle(event)
-            return (actions, Snapshot(state.sequencer))
+            let isAnswered = actions.contains { if case .respond = $0 { true } else { false } }
+            if let reply, !isAnswered { state.waiting = reply }
+            return (actions, Snapshot(state.sequencer, chipSize: gate.chip.knownSize, state.bridge))
         }
         // The gate closes before anybody hears of it, and opens for a component before its reset is released.
-        if event == .powerCycle { gate.forgetVerified() }
-        gate.setState(FlashGateState(phase: after.flashPhase, released: after.released, slot: after.slot))
+        if actions.contains(.forgetVerified) { gate.forgetVerified() }
+        observer.bridged(after.isBridged)
+        gate.setState(FlashGateState(phase: after.flashPhase, released: after.released, slot: after.slotRange))
         if !actions.isEmpty { observer.changed(after) }
-        for action in actions {
-            switch action {
-            case .setReset(let component, let isAsserted):
-                send(.signal(.reset, level: !isAsserted), to: .component(component))
-            case .pulseAdapterReset:
-                send(.signal(.reset, level: false), to: .adapter)
-                send(.signal(.reset, level: true), to: .adapter)
-            case .respond(let response): reply?(response)
-            case .startTimer(let token, let duration):
-                loop.schedule(at: .after(duration)) { [self] in handle(.timerFired(token)) }
-            case .emit(let event): observer.event(event)
+        for action in actions { perform(action, reply) }
+    }
+
+    /// - Parameter reply: answers the request that is being handled; without one, an answer is for the one that waits.
+    private func perform(_ action: SecuritySequencer.Action, _ reply: (@Sendable (SecurityResponse) -> Void)?) {
+        switch action {
+        case .setReset(let component, let isAsserted):
+            send(.signal(.reset, level: !isAsserted), to: .component(component))
+        case .pulseAdapterReset:
+            send(.signal(.reset, level: false), to: .adapter)
+            send(.signal(.reset, level: true), to: .adapter)
+        case .respond(let response):
+            let waiting = state.withLock { state in
+                defer { if reply == nil { state.waiting = nil } }
+                return reply ?? state.waiting
+            }
+            waiting?(response)
+        case .startTimer(let token, let duration):
+            loop.schedule(at: .after(duration)) { [self] in handle(.timerFired(token)) }
+        case .emit(let event): observer.event(event)
+        case .forgetVerified: break
+        case .store(let record):
+            do throws(FileError) { try storage.store(record) } catch {
+                observer.warning("the boot record is not kept: \(error)")
+            }
+        case .verify(let slot, let run): verify(slot, run)
+        case .restore(let slot, let run): restore(slot, run)
+        case .raiseRollback(let slot, let digest): raiseRollback(slot, digest)
+        }
+    }
+
+    // MARK: Work on slots
+
+    private var fuses: Fuses { state.withLock { $0.sequencer.fuses } }
+
+    private func verify(_ slot: FirmwareSlot, _ run: SecuritySequencer.Run) {
+        let fuses = fuses
+        WorkerThread("verifier") { [self] in
+            let verdict = SlotVerdict(SlotWork.verify(slot, gate.chip, fuses))
+            loop.perform { [self] in handle(.verdict(run, verdict)) }
+        }
+    }
+
+    private func restore(_ slot: FirmwareSlot, _ run: SecuritySequencer.Run) {
+        WorkerThread("restorer") { [self] in
+            let failure = SlotWork.restore(slot, gate.chip) { state.withLock { $0.sequencer.isCurrent(run) } }
+            loop.perform { [self] in handle(.restored(run, failure: failure)) }
+        }
+    }
+
+    private func raiseRollback(_ slot: FirmwareSlot, _ digest: [UInt8]) {
+        let fuses = fuses
+        WorkerThread("rollback") { [self] in
+            switch SlotWork.rollback(slot, digest: digest, gate.chip, fuses) {
+            case .keep(let why):
+                if !why.isEmpty { loop.perform { [self] in observer.warning(why) } }
+            case .raise(let version):
+                do throws(FuseStoreError) {
+                    let burnt = try storage.burn(version)
+                    loop.perform { [self] in
+                        observer.warning("the fuses now ask for security version \(version) at least")
+                        handle(.fuses(burnt))
+                    }
+                } catch {
+                    loop.perform { [self] in observer.warning("the fuses are not raised to \(version): \(error)") }
+                }
             }
         }
-    }
-
-    // MARK: Wires
-
-    private func serve(_ listener: Listener, _ peer: Peer) throws(WireError) {
-        try loop.add(listener.descriptor) { [self] _ in accept(listener, peer) }
-    }
-
-    private func accept(_ listener: Listener, _ peer: Peer) {
-        let socket: Socket
-        do throws(WireError) { socket = try listener.accept() } catch {
-            observer.warning("\(peer.name): cannot accept: \(error)")
-            return
-        }
-        let level = state.withLock { state -> Bool? in
-            guard state.connections[peer] == nil else { return nil }
-            state.connections[peer] = Connection(socket: socket, link: SidebandLink(socket: socket))
-            switch peer {
-            case .adapter: return true
-            case .component(let component): return state.sequencer.released.contains(component)
-            }
-        }
-        guard let level else {
-            observer.warning("\(peer.name): a second connection is closed")
-            socket.shutdown()
-            return
-        }
-        do throws(WireError) {
-            try loop.add(socket.descriptor) { [self] _ in receive(socket, peer) }
-        } catch {
-            observer.warning("\(peer.name): \(error)")
-            drop(socket, peer)
-            return
-        }
-        send(.signal(.reset, level: level), to: peer)
-    }
-
-    private func receive(_ socket: Socket, _ peer: Peer) {
-        guard let link = state.withLock({ $0.connections[peer] })?.link, link.socket === socket else { return }
-        do throws(SidebandLink.Failure) {
-            // Ready, so this does not wait.
-            guard let message = try link.receive(until: .now) else { return drop(socket, peer) }
-            take(message, peer)
-        } catch .refused(let refusal) {
-            observer.warning("\(peer.name): \(refusal)")
-        } catch .wire(.timedOut) {
-            return
-        } catch {
-            observer.warning("\(peer.name): \(error)")
-            drop(socket, peer)
-        }
-    }
-
-    private func drop(_ socket: Socket, _ peer: Peer) {
-        loop.remove(socket.descriptor)
-        socket.shutdown()
-        let wasCurrent = state.withLock { state in
-            guard state.connections[peer]?.socket === socket else { return false }
-            state.connections[peer] = nil
-            return true
-        }
-        guard wasCurrent else { return }
-        switch peer {
-        case .adapter: handle(.adapterDisconnected)
-        case .component(let component): handle(.powerGood(component, false))
-        }
-    }
-
-    private func take(_ message: SidebandMessage, _ peer: Peer) {
-        switch (message, peer) {
-        case (.signal(.powerGood, let level), .component(let component)): handle(.powerGood(component, level))
-        // Other signals have no meaning here: a peer may be newer.
-        case (.signal, _): break
-        case (.mctp(let packet), _):
-            let whole = state.withLock { $0.connections[peer]?.assembler.receive(packet) }
-            if let whole, whole.isTagOwner { answer(whole, peer) }
-        }
-    }
-
-    private func answer(_ message: MCTPMessage, _ peer: Peer) {
-        let reply = { [self] (response: SecurityResponse) in
-            let answer = MCTPMessage(
-                destination: message.source, source: .securityLogic, isTagOwner: false, tag: message.tag,
-                body: response.encoded)
-            for packet in answer.packets() { send(.mctp(packet), to: peer) }
-        }
-        // Message types other than vendor-defined are dropped, as MCTP wants it.
-        guard message.body.first.map({ $0 & 0x7F }) == 0x7E else { return }
-        let command = message.body.count > 3 ? message.body[3] : 0
-        do throws(SecurityStatus) {
-            let request = try SecurityRequest(decoding: message.body)
-            guard peer == .adapter else {
-                observer.warning("\(peer.name): command \(command) denied: only the adapter may command")
-                throw .notPermitted
-            }
-            handle(.request(request), reply: reply)
-        } catch {
-            reply(.status(command: command, error))
-        }
-    }
-
-    /// Never waits: a peer that does not take its few bytes is let go.
-    private func send(_ message: SidebandMessage, to peer: Peer) {
-        guard let socket = state.withLock({ $0.connections[peer] })?.socket else { return }
-        let bytes = message.encoded
-        // Safety: the buffer is valid in the closure, where it is sent.
-        let result: Result<Int, WireError> = unsafe bytes.withUnsafeBytes { buffer in
-            do throws(WireError) { return .success(unsafe try socket.trySend(buffer)) } catch {
-                return .failure(error)
-            }
-        }
-        switch result {
-        case .success(bytes.count): return
-        case .success: observer.warning("\(peer.name): does not read its messages; the link is closed")
-        case .failure(let error): observer.warning("\(peer.name): \(error)")
-        }
-        // Later, on the loop: actions that are being performed go on undisturbed.
-        loop.perform { [self] in drop(socket, peer) }
     }
 }

@@ -1,4 +1,5 @@
 public import Sideband
+public import Trust
 
 /// The components that the logic holds in reset.
 public enum HeldComponent: String, CaseIterable, Sendable, Hashable {
@@ -11,8 +12,16 @@ public enum SecurityEvent: Sendable, Hashable {
     case resetAsserted(HeldComponent)
     case resetReleased(HeldComponent)
     case firmwareVerifying
-    case firmwareVerified(image: String, securityVersion: UInt32, digest: [UInt8])
+    case firmwareVerified(slot: FirmwareSlot, image: String, securityVersion: UInt32, digest: [UInt8])
+    /// One slot may not run; the next one is tried.
+    case slotRefused(slot: FirmwareSlot, image: String, reason: String)
+    /// None may run.
     case firmwareRefused(image: String, reason: String)
+    /// The slot is written from golden.
+    case recoveryStarted(slot: FirmwareSlot)
+    /// The slot holds what golden holds; or, with a reason, could not be written, and golden itself runs.
+    case recoveryComplete(slot: FirmwareSlot, failure: String?)
+    case bootFailed(slot: FirmwareSlot, reason: String)
     case boardLocked
     case boardFailed(image: String, reason: String)
 
@@ -23,7 +32,11 @@ public enum SecurityEvent: Sendable, Hashable {
         case .resetReleased: "RESET_RELEASED"
         case .firmwareVerifying: "FIRMWARE_VERIFYING"
         case .firmwareVerified: "FIRMWARE_VERIFIED"
+        case .slotRefused: "SLOT_REFUSED"
         case .firmwareRefused: "FIRMWARE_REFUSED"
+        case .recoveryStarted: "RECOVERY_STARTED"
+        case .recoveryComplete: "RECOVERY_COMPLETE"
+        case .bootFailed: "BOOT_FAILED"
         case .boardLocked: "BOARD_LOCKED"
         case .boardFailed: "BOARD_FAILED"
         }

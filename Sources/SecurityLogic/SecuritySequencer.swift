@@ -1,29 +1,28 @@
 public import Sideband
 public import Trust
 
-/// The power and reset sequence of a board, as a value: events in, actions out, no clock, no wire.
+/// The power and reset sequence of a board, as a value: events in, actions out, no clock, no wire, no chip.
 ///
-///     held ── SetMode(unprotected) ──▶ verifying ── verified ──▶ released ── both components up ──▶ locked
-///       ╲                                  │
-///        ╲── nobody verified in time ──────┴── refused, or the verifier is gone, or time is up ──▶ failed
+///     held ──▶ verifying ── a slot verified ──▶ released ── both up, or booted ──▶ locked
+///      │        │  ▲  │ a slot refused: the next one                │                │
+///      │        │  └──┘                                             ├────────────────┘
+///      │        │ none left, the verifier is gone, time is up       │ flash changed; golden did not boot
+///      └────────┴───────────────────────▶ failed ◀──────────────────┘
+///
+/// Slots are tried in the record's order: pending update or active, the other, golden. When only golden may run because
+/// another was refused, slot A is written from it, and verified again. A slot that does not boot in time is remembered as
+/// failed, and everything begins again with the next.
 ///
 /// Host and BMC are in reset in `held`, `verifying` and `failed`. A verdict ends unprotected mode before anything is
 /// released. Out of `locked` and `failed` leads only a power cycle, which starts again at `held`.
 public struct SecuritySequencer: Sendable {
-    /// How long the sequence waits for others.
-    public struct Timing: Sendable {
-        /// From power-on to the verdict. A 32 MiB image is verified in a fraction of a second; a minute says that
-        /// nobody will.
-        public var verification: Duration = .seconds(60)
-        /// From a component's release to its POWER_GOOD, which simulated rails give within milliseconds. A component
-        /// without it is passed over, not failed: it may be absent.
-        public var powerGood: Duration = .milliseconds(50)
-
-        public init() {}
-    }
-
     /// A timer that was started. One that no longer matters is ignored when it fires.
     public struct TimerToken: Sendable, Hashable {
+        let number: UInt64
+    }
+
+    /// Work that was begun for the sequence. The answer to one that no longer matters is ignored.
+    public struct Run: Sendable, Hashable {
         let number: UInt64
     }
 
@@ -40,173 +39,215 @@ public struct SecuritySequencer: Sendable {
         case timerFired(TimerToken)
         /// Host or BMC asked for a page of the chip, at this address, that is not what was verified.
         case flashChanged(UInt64)
+        /// The logic's own verifier's answer to ``Action/verify(_:_:)``.
+        case verdict(Run, SlotVerdict)
+        /// The answer to ``Action/restore(_:_:)``; a text: why it failed.
+        case restored(Run, failure: String?)
+        /// The host says that it has booted.
+        case bootComplete
+        /// The fuses are these now.
+        case fuses(Fuses)
+        /// An authenticated update was written to the slot.
+        case updated(FirmwareSlot)
     }
 
     public enum Action: Sendable, Hashable {
         case setReset(HeldComponent, isAsserted: Bool)
         /// Assert and release the adapter's RESET#: it verifies whenever it sees it released.
         case pulseAdapterReset
-        /// The answer to the request that is being handled.
+        /// The answer to the request that is being handled, or to the one that was left waiting.
         case respond(SecurityResponse)
         case startTimer(TimerToken, Duration)
         case emit(SecurityEvent)
+        /// What verifiers saw of the flash counts no more.
+        case forgetVerified
+        /// Have the logic's own verifier look at a slot.
+        case verify(FirmwareSlot, Run)
+        /// Write the slot from golden.
+        case restore(FirmwareSlot, Run)
+        /// Keep the record over power cuts.
+        case store(BootRecord)
+        /// Raise the fuses to the rollback floor of the slot's manifest with this digest, at most to golden's version.
+        case raiseRollback(FirmwareSlot, digest: [UInt8])
     }
 
-    public private(set) var state = SecurityState.held
-    public private(set) var mode = SecurityRequest.Mode.protected
+    public internal(set) var state = SecurityState.held
+    public internal(set) var mode = SecurityRequest.Mode.protected
     /// The components whose reset is released.
-    public private(set) var released: Set<HeldComponent> = []
+    public internal(set) var released: Set<HeldComponent> = []
+    /// The slot that runs; nil while none does.
+    public internal(set) var runningSlot: FirmwareSlot?
     /// The name of the image of the last verdict.
-    public private(set) var imageName: String?
+    public internal(set) var imageName: String?
     /// Why the board failed.
-    public private(set) var failureReason: String?
+    public internal(set) var failureReason: String?
+    /// The slots that were refused since power came, in order.
+    public internal(set) var refusals: [SlotRefusal] = []
+    /// What was measured since power came.
+    public internal(set) var log = MeasurementLog()
+    public internal(set) var record: BootRecord
+    /// Whether the slot that runs has said that it has booted, or is taken to have.
+    public internal(set) var isBootConfirmed = false
+    public internal(set) var fuses: Fuses
+    public let settings: SecuritySettings
 
-    private let fuses: Fuses
-    private let timing: Timing
-    private var powerIsGood: Set<HeldComponent> = []
+    /// Slots still to be tried; the first is being verified.
+    var candidates: [FirmwareSlot] = []
+    /// What the adapter measured of the slot that it verified, until the slot runs.
+    var staged: [Measurement] = []
+    /// The verdicts of the slot that is being verified; with `both`, each waits for the other.
+    var adapterVerdict: SlotVerdict?
+    var ownVerdict: SlotVerdict?
+    /// The report whose answer waits for the logic's own verdict.
+    var waitingReport: SecurityRequest?
+    /// Where the writing of slot A from golden stands.
+    enum Recovery: Hashable { case none, running(SlotVerdict), done }
+    var recovery = Recovery.none
+    /// The manifest of the slot that runs.
+    var runningDigest: [UInt8] = []
+    var powerIsGood: Set<HeldComponent> = []
     /// The component whose POWER_GOOD is waited for.
-    private var awaited: HeldComponent?
-    private var currentTimer: TimerToken?
-    private var timersStarted: UInt64 = 0
+    var awaited: HeldComponent?
+    var currentTimer: TimerToken?
+    /// The timer of the host's boot.
+    var watch: TimerToken?
+    var timersStarted: UInt64 = 0
+    var currentRun = Run(number: 0)
 
-    public init(fuses: Fuses, timing: Timing = Timing()) {
+    public init(fuses: Fuses, settings: SecuritySettings = SecuritySettings(), record: BootRecord = BootRecord()) {
         self.fuses = fuses
-        self.timing = timing
+        self.settings = settings
+        self.record = record
     }
+
+    /// The slot that is being verified; nil while none is.
+    public var candidate: FirmwareSlot? {
+        guard state == .verifying, !isRecovering else { return nil }
+        return candidates.first
+    }
+
+    /// Whether slot A is being written from golden.
+    public var isRecovering: Bool {
+        if case .running = recovery { true } else { false }
+    }
+
+    /// Whether work that was begun for the sequence still matters to it.
+    func isCurrent(_ run: Run) -> Bool { run == currentRun }
+
+    /// Whether host and BMC may talk to each other.
+    public var isBridged: Bool { state == .released && released.count == HeldComponent.allCases.count }
 
     /// Takes one event; returns what is to be done, in order.
     public mutating func handle(_ event: Event) -> [Action] {
         switch event {
-        case .powerOn: hold()
-        case .powerCycle: hold() + [.pulseAdapterReset]
+        case .powerOn: return hold()
+        case .powerCycle: return hold() + [.pulseAdapterReset]
         case .adapterDisconnected:
-            state == .verifying
-                ? fail(image: nil, reason: "the verifying adapter disconnected before its verdict") : []
-        case .request(let request): answer(request)
-        case .powerGood(let component, let isGood): powerGood(component, isGood)
-        case .timerFired(let token): timerFired(token)
-        case .flashChanged(let address): flashChanged(address)
+            guard state == .verifying, settings.verifier != .logic, !isRecovering else { return [] }
+            return fail(image: nil, reason: "the verifying adapter disconnected before its verdict")
+        case .request(let request): return answer(request)
+        case .powerGood(let component, let isGood): return powerGood(component, isGood)
+        case .timerFired(let token): return timerFired(token)
+        case .flashChanged(let address): return flashChanged(address)
+        case .verdict(let run, let verdict):
+            guard run == currentRun, candidate != nil else { return [] }
+            ownVerdict = verdict
+            return decide()
+        case .restored(let run, let failure):
+            guard run == currentRun, case .running(let golden) = recovery else { return [] }
+            return restored(golden, failure)
+        case .bootComplete: return bootComplete()
+        case .fuses(let fuses):
+            self.fuses = fuses
+            return []
+        case .updated(let slot):
+            guard slot != .golden, slot != runningSlot else { return [] }
+            record.stage(slot)
+            return [.store(record)]
         }
-    }
-
-    /// What runs is no longer what was verified: nothing may run.
-    private mutating func flashChanged(_ address: UInt64) -> [Action] {
-        guard state == .released || state == .locked else { return [] }
-        awaited = nil
-        let image = imageName
-        return assertResets()
-            + fail(
-                image: image, reason: "flash changed after verification at 0x\(String(address, radix: 16))")
     }
 
     // MARK: Holding
 
     private mutating func hold() -> [Action] {
+        forgetRun()
         state = .held
         mode = .protected
         imageName = nil
         failureReason = nil
-        awaited = nil
-        return assertResets() + [startTimer(timing.verification)]
+        recovery = .none
+        refusals = []
+        candidates = record.candidates
+        log = MeasurementLog()
+        measure(MeasurementLog.Register.firstStage, settings.summary)
+        for slot in [FirmwareSlot.a, .b] where record.failed.contains(slot) {
+            measure(MeasurementLog.Register.decisions, "slot \(slot) passed over: it did not boot")
+        }
+        return assertResets() + [.forgetVerified, startTimer(settings.timing.verification)]
+            + (settings.verifier == .logic ? beginVerifying() : [])
     }
 
-    private mutating func assertResets() -> [Action] {
+    /// Nothing that was begun before matters any more.
+    mutating func forgetRun() {
+        awaited = nil
+        watch = nil
+        runningSlot = nil
+        runningDigest = []
+        isBootConfirmed = false
+        currentRun = Run(number: currentRun.number &+ 1)
+        forgetVerdicts()
+    }
+
+    mutating func forgetVerdicts() {
+        staged = []
+        adapterVerdict = nil
+        ownVerdict = nil
+        waitingReport = nil
+    }
+
+    mutating func assertResets() -> [Action] {
         released = []
         return HeldComponent.allCases.flatMap { component -> [Action] in
             [.setReset(component, isAsserted: true), .emit(.resetAsserted(component))]
         }
     }
 
-    private mutating func fail(image: String?, reason: String) -> [Action] {
+    mutating func fail(image: String?, reason: String) -> [Action] {
+        forgetRun()
         state = .failed
         mode = .protected
         currentTimer = nil
+        recovery = .none
         let name = image ?? FirmwareVerdict.unnamedImage
         imageName = name
         failureReason = reason
+        measure(MeasurementLog.Register.decisions, "failed: \(reason)")
         return [.emit(.boardFailed(image: name, reason: reason))]
     }
 
-    // MARK: Commands
-
-    private mutating func answer(_ request: SecurityRequest) -> [Action] {
-        switch request {
-        case .readFuses:
-            [
-                .respond(
-                    .fuses(
-                        rootKeyDigest: fuses.rootKeyDigest, minimumSecurityVersion: fuses.minimumSecurityVersion))
-            ]
-        case .queryState: [.respond(.state(state))]
-        case .setMode(let mode): setMode(mode, request)
-        case .holdReset: holdReset(request)
-        case .reportVerification(let report): take(report, request)
-        }
+    /// What runs is no longer what was verified: nothing may run.
+    private mutating func flashChanged(_ address: UInt64) -> [Action] {
+        guard state == .released || state == .locked else { return [] }
+        let image = imageName
+        return assertResets()
+            + fail(image: image, reason: "flash changed after verification at 0x\(String(address, radix: 16))")
     }
 
-    private mutating func setMode(_ mode: SecurityRequest.Mode, _ request: SecurityRequest) -> [Action] {
-        switch (mode, state) {
-        case (.protected, _):
-            self.mode = .protected
-            return [.respond(.status(request, .success))]
-        case (.unprotected, .held):
-            self.mode = .unprotected
-            state = .verifying
-            return [.respond(.status(request, .success)), .emit(.firmwareVerifying)]
-        case (.unprotected, .verifying):
-            self.mode = .unprotected
-            return [.respond(.status(request, .success))]
-        case (.unprotected, .released), (.unprotected, .locked), (.unprotected, .failed):
-            return [.respond(.status(request, .notPermitted))]
-        }
-    }
-
-    /// Both are held already wherever this is permitted: the command makes sure, it does not reset a running board.
-    private func holdReset(_ request: SecurityRequest) -> [Action] {
-        switch state {
-        case .held, .verifying, .failed: [.respond(.status(request, .success))]
-        case .released, .locked: [.respond(.status(request, .notPermitted))]
-        }
-    }
-
-    private mutating func take(_ report: SecurityRequest.Verification, _ request: SecurityRequest) -> [Action] {
-        guard state == .verifying else { return [.respond(.status(request, .notPermitted))] }
-        guard report.isVerified else {
-            let (image, reason) = FirmwareVerdict.parse(reportText: report.reason)
-            return [.respond(.status(request, .success)), .emit(.firmwareRefused(image: image, reason: reason))]
-                + fail(image: image, reason: reason)
-        }
-        // The fuses are the logic's own: it does not take the adapter's word against them.
-        guard report.securityVersion >= fuses.minimumSecurityVersion else {
-            let reason = FirmwareRefusal.securityVersionTooLow(
-                found: report.securityVersion, minimum: fuses.minimumSecurityVersion
-            ).description
-            return [
-                .respond(.status(request, .invalidData)),
-                .emit(.firmwareRefused(image: report.reason, reason: reason)),
-            ] + fail(image: report.reason, reason: reason)
-        }
-        mode = .protected
-        state = .released
-        imageName = report.reason
-        return [
-            .respond(.status(request, .success)),
-            .emit(
-                .firmwareVerified(
-                    image: report.reason, securityVersion: report.securityVersion, digest: report.digest)),
-        ] + release(.bmc)
+    /// A decision in words; a log that is full keeps what it has.
+    mutating func measure(_ register: UInt8, _ text: String) {
+        try? log.extend(register: register, action: String(text.prefix(200)))
     }
 
     // MARK: Releasing
 
-    private mutating func release(_ component: HeldComponent) -> [Action] {
+    mutating func release(_ component: HeldComponent) -> [Action] {
         released.insert(component)
         let actions: [Action] = [
             .setReset(component, isAsserted: false), .emit(.resetReleased(component)),
         ]
         guard !powerIsGood.contains(component) else { return actions + follow(component) }
         awaited = component
-        return actions + [startTimer(timing.powerGood)]
+        return actions + [startTimer(settings.timing.powerGood)]
     }
 
     /// What comes after `component` is up.
@@ -216,9 +257,22 @@ public struct SecuritySequencer: Sendable {
         switch component {
         case .bmc: return release(.host)
         case .host:
-            state = .locked
-            return [.emit(.boardLocked)]
+            var actions: [Action] = []
+            if let limit = settings.bootTimeout, !isBootConfirmed {
+                timersStarted += 1
+                let token = TimerToken(number: timersStarted)
+                watch = token
+                actions.append(.startTimer(token, limit))
+            }
+            return actions + (settings.lockAt == .release || isBootConfirmed ? lock() : [])
         }
+    }
+
+    private mutating func lock() -> [Action] {
+        state = .locked
+        // Nobody watches the boot: what could be locked counts as booted.
+        let confirmation = settings.bootTimeout == nil && settings.lockAt == .release ? confirmBoot() : []
+        return [.emit(.boardLocked)] + confirmation
     }
 
     private mutating func powerGood(_ component: HeldComponent, _ isGood: Bool) -> [Action] {
@@ -226,9 +280,39 @@ public struct SecuritySequencer: Sendable {
         return isGood && awaited == component ? follow(component) : []
     }
 
+    // MARK: Booting
+
+    private mutating func bootComplete() -> [Action] {
+        guard state == .released || state == .locked, released.contains(.host) else { return [] }
+        let confirmation = confirmBoot()
+        guard settings.lockAt == .bootComplete, state == .released, awaited == nil else { return confirmation }
+        return confirmation + lock()
+    }
+
+    private mutating func confirmBoot() -> [Action] {
+        guard !isBootConfirmed, let slot = runningSlot else { return [] }
+        isBootConfirmed = true
+        watch = nil
+        let before = record
+        record.noteBooted(slot)
+        return (record == before ? [] : [.store(record)]) + [.raiseRollback(slot, digest: runningDigest)]
+    }
+
+    private mutating func bootFailed() -> [Action] {
+        guard let slot = runningSlot, let limit = settings.bootTimeout else { return [] }
+        let reason = "no boot complete within \(limit)"
+        let event = Action.emit(.bootFailed(slot: slot, reason: reason))
+        guard slot != .golden else {
+            let image = imageName
+            return [event] + assertResets() + fail(image: image, reason: "golden did not boot: \(reason)")
+        }
+        record.noteBootFailure(slot)
+        return [event, .store(record)] + hold() + [.pulseAdapterReset]
+    }
+
     // MARK: Time
 
-    private mutating func startTimer(_ duration: Duration) -> Action {
+    mutating func startTimer(_ duration: Duration) -> Action {
         timersStarted += 1
         let token = TimerToken(number: timersStarted)
         currentTimer = token
@@ -236,12 +320,19 @@ public struct SecuritySequencer: Sendable {
     }
 
     private mutating func timerFired(_ token: TimerToken) -> [Action] {
+        if token == watch {
+            watch = nil
+            return bootFailed()
+        }
         guard token == currentTimer else { return [] }
         currentTimer = nil
         if let awaited { return follow(awaited) }
+        let limit = settings.timing.verification
         switch state {
-        case .held: return fail(image: nil, reason: "no adapter began to verify within \(timing.verification)")
-        case .verifying: return fail(image: nil, reason: "no verdict came within \(timing.verification)")
+        case .held: return fail(image: nil, reason: "no adapter began to verify within \(limit)")
+        case .verifying where isRecovering:
+            return restored(nil, "it was not written within \(settings.timing.restoration)")
+        case .verifying: return fail(image: nil, reason: "no verdict came within \(limit)")
         case .released, .locked, .failed: return []
         }
     }

@@ -35,19 +35,17 @@ public struct TopologyError: Error, Sendable, CustomStringConvertible {
 }
 
 /// Collects mistakes, so that one pass reports all of them.
-package struct Diagnostics {
-    package private(set) var all: [Diagnostic] = []
+struct Diagnostics {
+    private(set) var all: [Diagnostic] = []
 
-    package var isEmpty: Bool { all.isEmpty }
+    var isEmpty: Bool { all.isEmpty }
 
-    package init() {}
-
-    package mutating func error(_ message: String, at position: SourcePosition) {
+    mutating func error(_ message: String, at position: SourcePosition) {
         all.append(Diagnostic(position: position, message: message))
     }
 
     /// Sorted by place; files in the order in which they were first blamed.
-    package func sorted() -> [Diagnostic] {
+    func sorted() -> [Diagnostic] {
         var order: [ObjectIdentifier: Int] = [:]
         for diagnostic in all {
             let file = ObjectIdentifier(diagnostic.position.file)

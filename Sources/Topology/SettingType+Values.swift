@@ -19,7 +19,7 @@ extension SettingType {
         case .duration(let range): "a duration such as \(range.lowerBound.spelled)"
         case .choice(let words): words.map { "'\($0)'" }.joined(separator: " or ")
         case .text(let maximum): "at most \(maximum) printable characters"
-        case .file: "the path of a file"
+        case .file, .ownFile: "the path of a file"
         case .macAddress: "a unicast MAC address such as 52:54:00:12:34:56"
         case .ipv4Address: "an IPv4 address such as 192.168.7.1"
         case .ipv4Interface: "an IPv4 address and prefix length such as 192.168.7.2/24"
@@ -70,6 +70,9 @@ extension SettingType {
             return .success(.text(text))
         case .file:
             return file(text, from: written.position.file.folder)
+        case .ownFile:
+            guard !text.isEmpty, !text.hasSuffix("/"), !text.utf8.contains(0) else { return .failure(mismatch) }
+            return .success(.file(Path.absolute(text, from: written.position.file.folder)))
         case .macAddress:
             guard Self.isUnicastMAC(text) else { return .failure(mismatch) }
             return .success(.text(text))

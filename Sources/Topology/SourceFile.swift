@@ -27,14 +27,14 @@ public final class SourceFile: Sendable {
         self.init(path: "--set", folder: ".", text: override)
     }
 
-    package enum ReadError: Error {
+    enum ReadError: Error {
         case system(Int32)
         case notRegular
         case tooLarge
         /// The offset of the first byte that is not UTF-8 lies on this line.
         case notUTF8(line: Int)
 
-        package var text: String {
+        var text: String {
             switch self {
             case .system(ENOENT): "no such file"
             case .system(let code): String(cString: strerror(code))
@@ -46,7 +46,7 @@ public final class SourceFile: Sendable {
     }
 
     /// Reads `path`, which must be a regular file: a FIFO would block, a device would not end.
-    package static func read(_ path: String) -> Result<SourceFile, ReadError> {
+    static func read(_ path: String) -> Result<SourceFile, ReadError> {
         let descriptor = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK)
         guard descriptor >= 0 else { return .failure(.system(errno)) }
         defer { close(descriptor) }
@@ -89,7 +89,7 @@ public struct SourcePosition: Sendable {
     public let line: Int
     public let column: Int
 
-    package init(_ file: SourceFile, line: Int, column: Int) {
+    init(_ file: SourceFile, line: Int, column: Int) {
         self.file = file
         self.line = line
         self.column = column

@@ -6,24 +6,24 @@
 
 import Yams
 
-package struct YAMLValue {
-    package enum Content {
+struct YAMLValue {
+    enum Content {
         /// `isPlain`: written without quotes, so that `null` and `true` are not text.
         case scalar(String, isPlain: Bool)
         case sequence([YAMLValue])
         case mapping([YAMLEntry])
     }
 
-    package var content: Content
-    package var position: SourcePosition
+    var content: Content
+    var position: SourcePosition
 
-    package var isNull: Bool {
+    var isNull: Bool {
         if case .scalar(let text, isPlain: true) = content { return ["", "~", "null", "Null", "NULL"].contains(text) }
         return false
     }
 
     /// What it is, for "expected …, found …".
-    package var kindName: String {
+    var kindName: String {
         switch content {
         case _ where isNull: "nothing"
         case .scalar(let text, _): "'\(text)'"
@@ -33,13 +33,13 @@ package struct YAMLValue {
     }
 }
 
-package struct YAMLEntry {
-    package var key: String
-    package var position: SourcePosition
-    package var value: YAMLValue
+struct YAMLEntry {
+    var key: String
+    var position: SourcePosition
+    var value: YAMLValue
 }
 
-package enum YAMLDocument {
+enum YAMLDocument {
     /// Topologies use four levels; the bound keeps recursion shallow.
     static let maximumDepth = 16
     static let maximumNodes = 65_536
@@ -47,7 +47,7 @@ package enum YAMLDocument {
     static let maximumDuplicates = 32
 
     /// The tree of `file`, or nil where it has none; mistakes go to `diagnostics`.
-    package static func parse(_ file: SourceFile, _ diagnostics: inout Diagnostics) -> YAMLValue? {
+    static func parse(_ file: SourceFile, _ diagnostics: inout Diagnostics) -> YAMLValue? {
         let scanner = AnchorScanner(file)
         if let reference = scanner.firstReference {
             diagnostics.error(

@@ -98,7 +98,7 @@ public enum WholeFile {
         return slash == path.startIndex ? "/" : String(path[..<slash])
     }
 
-    static func exists(_ path: String) -> Bool { access(path, F_OK) == 0 }
+    public static func exists(_ path: String) -> Bool { access(path, F_OK) == 0 }
 
     /// Makes the folder where it is not there.
     static func makeFolder(_ path: String, mode: UInt32) throws(FileError) {

@@ -171,11 +171,21 @@ struct AdapterCardCommand: ComponentCommand {
         case .verifying:
             runtime.setStatus("running", ["firmware": "verifying"])
             runtime.emit("FIRMWARE_VERIFYING")
-        case .verified(let image, let version):
-            runtime.log.info("firmware verified: \(image), security version \(version)")
-            runtime.setStatus("running", ["firmware": "verified", "image": .string(image)])
+        case .verified(let slot, let image, let version):
+            runtime.log.info("firmware verified: slot \(slot), \(image), security version \(version)")
+            runtime.setStatus(
+                "running", ["firmware": "verified", "image": .string(image), "slot": .string(slot.description)])
             runtime.emit(
-                "FIRMWARE_VERIFIED", ["image": .string(image), "security-version": .integer(Int64(version))])
+                "FIRMWARE_VERIFIED",
+                [
+                    "slot": .string(slot.description), "image": .string(image),
+                    "security-version": .integer(Int64(version)),
+                ])
+        case .slotRefused(let slot, let image, let reason):
+            runtime.log.warning("slot \(slot) refused: \(image): \(reason)")
+            runtime.emit(
+                "SLOT_REFUSED",
+                ["slot": .string(slot.description), "image": .string(image), "reason": .string(reason)])
         case .refused(let image, let reason):
             runtime.log.error("firmware refused: \(image): \(reason)")
             let data: [String: JSONValue] = ["image": .string(image), "reason": .string(reason)]
@@ -246,7 +256,8 @@ extension SwitchedPort {
 extension FirmwareVerification.Snapshot {
     fileprivate var json: JSONValue {
         var members: [String: JSONValue] = [
-            "phase": .string(phase.rawValue), "runs": .unsigned(runs),
+            "phase": .string(phase.rawValue), "slot": slot.map { .string($0.description) } ?? .null,
+            "runs": .unsigned(runs),
             "duration": duration.map { .unsigned($0.clampedNanoseconds) } ?? .null,
         ]
         switch verdict {

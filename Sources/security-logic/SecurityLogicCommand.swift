@@ -1,11 +1,10 @@
 // The security-logic executable: reset sequence, flash gate, fuses.
-import ArgumentParser
+public import ArgumentParser
 import Component
 import Crypto
-import LPC
 import Logging
 import QMP
-import SecurityLogic
+public import SecurityLogic
 import Serprog
 import Sideband
 import Synchronization
@@ -50,8 +49,26 @@ struct SecurityLogicCommand: ComponentCommand {
             "Serve spi-external on TCP port of 127.0.0.1 too, for flashrom; 0: a free port.", valueName: "port"))
     var tcp: UInt16?
 
+    @Option(help: ArgumentHelp("Who verifies the firmware: adapter, logic or both.", valueName: "who"))
+    var verifier = SecuritySettings.Verifier.adapter
+
+    @Option(help: ArgumentHelp("When the board locks: release or boot-complete.", valueName: "moment"))
+    var lockAt = SecuritySettings.LockMoment.release
+
+    @Option(
+        help: ArgumentHelp(
+            "How long the host may take to boot; then its slot is given up. Not watched without.",
+            valueName: "duration"))
+    var bootTimeout: BootTimeout?
+
+    @Option(
+        help: ArgumentHelp(
+            "Where the logic remembers which slot runs and which did not boot. Without, it forgets.",
+            valueName: "file"))
+    var state: String?
+
     func start(_ runtime: ComponentRuntime) throws {
-        let fuses = try Fuses(path: fuses)
+        let fuses = try FuseStore(path: fuses)
         let log = runtime.log
         guard let chipPath = runtime.connectionPath("flash") else { throw ComponentError.noSocketToUse(port: "flash") }
         let unreachable = Mutex("")
@@ -92,122 +109,98 @@ struct SecurityLogicCommand: ComponentCommand {
         let started = servers
         runtime.onStop { for server in started { server.stop() } }
 
-        let bridge = LPCBridge(
-            loop: runtime.loop, host: try runtime.listener("lpc-host", kind: .seqpacket),
-            bmc: try runtime.listener("lpc-bmc", kind: .seqpacket),
-            onPostCode: { code in log.debug("POST code 0x\(String(code, radix: 16))") },
-            onDenial: { denial in
-                let cycle = "\(denial.isWrite ? "write to" : "read of") port 0x\(String(denial.port, radix: 16))"
-                log.warning("lpc: host and BMC are apart: \(cycle) denied (\(denial.count) so far)")
-            },
-            report: { line in log.warning("\(line)") })
-        try bridge.start()
-
-        let controller = SecurityController(
-            loop: runtime.loop, gate: gate, sequencer: SecuritySequencer(fuses: fuses),
-            observer: .init(
-                event: { event in
-                    log.info("\(event.name)\(event.text)")
-                    runtime.emit(event.name, event.data)
-                },
-                warning: { line in log.warning("\(line)") },
-                changed: { snapshot in
-                    // From release until lock; before anybody hears of either.
-                    bridge.setConnected(snapshot.state == .released)
-                    runtime.setStatus(snapshot.state.description, snapshot.details)
-                }))
+        let bridge = try startBridge(runtime)
+        let controller = makeController(runtime, gate, fuses, bridge.link)
+        bridge.hasBooted.set { controller.bootComplete() }
         var components: [HeldComponent: Listener] = [:]
         for component in HeldComponent.allCases {
             components[component] = try runtime.listener("sideband-\(component.rawValue)", kind: .seqpacket)
         }
         try controller.serve(
             adapter: try runtime.listener("sideband-adapter", kind: .seqpacket), components: components)
-        registerCommands(runtime, controller, gate, bridge, fuses)
+        registerCommands(runtime, controller, gate, bridge.link)
         controller.powerOn()
     }
 
-    private func registerCommands(
-        _ runtime: ComponentRuntime, _ controller: SecurityController, _ gate: FlashGate, _ bridge: LPCBridge,
-        _ fuses: Fuses
-    ) {
-        runtime.control.register(
-            QMPCommand("query-security-state") { _ throws(QMPError) in
-                let snapshot = controller.snapshot
-                let masters = FlashMaster.allCases.map { master -> (String, JSONValue) in
-                    let counters = gate.counters(master)
-                    return (
-                        master.rawValue,
-                        [
-                            "passed": .unsigned(counters.passed), "denied": .unsigned(counters.denied),
-                            "cut": .unsigned(counters.cut),
-                            "last-denied-opcode": counters.lastDeniedOpcode.map { .unsigned(UInt64($0)) } ?? .null,
-                        ]
-                    )
-                }
-                var answer: [String: JSONValue] = snapshot.details
-                answer["state"] = .string(snapshot.state.description)
-                answer["mode"] = .string(snapshot.mode == .protected ? "protected" : "unprotected")
-                answer["released"] = .array(snapshot.released.map(\.rawValue).sorted().map { .string($0) })
-                answer["minimum-security-version"] = .integer(Int64(fuses.minimumSecurityVersion))
-                answer["verified-pages"] = .unsigned(UInt64(gate.digests.count))
-                answer["lpc"] = bridge.statistics.json
-                answer["masters"] = .object(Dictionary(uniqueKeysWithValues: masters))
-                return .object(answer)
-            })
-        runtime.control.register(
-            QMPCommand("system_reset") { _ throws(QMPError) in
-                controller.powerCycle()
-                return [:]
-            })
-    }
-}
+    /// What carries the lpc wire, and whom it tells that the host has booted.
+    private final class Bridge: Sendable {
+        let link: LPCBridge
+        let hasBooted: HasBooted
 
-extension SecurityController.Snapshot {
-    /// Image and reason where there are any.
-    var details: [String: JSONValue] {
-        var details: [String: JSONValue] = [:]
-        if let imageName { details["image"] = .string(imageName) }
-        if let failureReason { details["reason"] = .string(failureReason) }
-        return details
-    }
-}
-
-extension LPCBridge.Statistics {
-    var json: JSONValue {
-        [
-            "connected": .bool(isConnected),
-            "post-code": postCode.map { .integer(Int64($0)) } ?? .null,
-            "post-codes": .unsigned(postCodes),
-            "passed": .unsigned(forwarded),
-            "denied": .unsigned(denied),
-        ]
-    }
-}
-
-extension SecurityEvent {
-    /// The event's QMP data.
-    var data: [String: JSONValue] {
-        switch self {
-        case .resetAsserted(let component), .resetReleased(let component):
-            ["component": .string(component.rawValue)]
-        case .firmwareVerifying, .boardLocked: [:]
-        case .firmwareVerified(let image, let securityVersion, let digest):
-            [
-                "image": .string(image), "security-version": .integer(Int64(securityVersion)),
-                "digest": .string(Hex.encode(digest)),
-            ]
-        case .firmwareRefused(let image, let reason), .boardFailed(let image, let reason):
-            ["image": .string(image), "reason": .string(reason)]
+        init(_ link: LPCBridge, _ hasBooted: HasBooted) {
+            self.link = link
+            self.hasBooted = hasBooted
         }
     }
 
-    /// What the log adds to the event's name.
-    var text: String {
-        switch self {
-        case .resetAsserted(let component), .resetReleased(let component): " \(component.rawValue)"
-        case .firmwareVerifying, .boardLocked: ""
-        case .firmwareVerified(let image, let securityVersion, _): " \(image), security version \(securityVersion)"
-        case .firmwareRefused(let image, let reason), .boardFailed(let image, let reason): " \(image): \(reason)"
-        }
+    private final class HasBooted: Sendable {
+        private let body = Mutex<(@Sendable () -> Void)?>(nil)
+        func set(_ new: @escaping @Sendable () -> Void) { body.withLock { $0 = new } }
+        func call() { body.withLock { $0 }?() }
+    }
+
+    /// The POST code of a host that has booted.
+    private static let bootComplete: UInt8 = 0xAA
+
+    private func startBridge(_ runtime: ComponentRuntime) throws -> Bridge {
+        let log = runtime.log
+        let hasBooted = HasBooted()
+        let link = LPCBridge(
+            loop: runtime.loop, host: try runtime.listener("lpc-host", kind: .seqpacket),
+            bmc: try runtime.listener("lpc-bmc", kind: .seqpacket),
+            onPostCode: { code in
+                log.debug("POST code 0x\(String(code, radix: 16))")
+                if code == Self.bootComplete { hasBooted.call() }
+            },
+            onDenial: { denial in
+                let cycle = "\(denial.isWrite ? "write to" : "read of") port 0x\(String(denial.port, radix: 16))"
+                log.warning("lpc: host and BMC are apart: \(cycle) denied (\(denial.count) so far)")
+            },
+            report: { line in log.warning("\(line)") })
+        try link.start()
+        return Bridge(link, hasBooted)
+    }
+
+    private func makeController(
+        _ runtime: ComponentRuntime, _ gate: FlashGate, _ fuses: FuseStore, _ bridge: LPCBridge
+    ) -> SecurityController {
+        let log = runtime.log
+        var settings = SecuritySettings()
+        settings.verifier = verifier
+        settings.lockAt = lockAt
+        settings.bootTimeout = bootTimeout?.duration
+        let file = state.map { BootRecordFile(path: $0) }
+        let (record, warning) = file?.load() ?? (BootRecord(), nil)
+        if let warning { log.warning("\(warning)") }
+        return SecurityController(
+            loop: runtime.loop, gate: gate,
+            sequencer: SecuritySequencer(fuses: fuses.fuses, settings: settings, record: record),
+            storage: .init(
+                store: { record throws(FileError) in try file?.store(record) },
+                burn: { version throws(FuseStoreError) in
+                    try fuses.burn(minimumSecurityVersion: version)
+                    return fuses.fuses
+                }),
+            observer: .init(
+                event: { event in
+                    log.info("\(event.name)\(event.text)")
+                    runtime.emit(event.name, event.data)
+                },
+                warning: { line in log.warning("\(line)") },
+                changed: { snapshot in runtime.setStatus(snapshot.state.description, snapshot.details) },
+                bridged: { isBridged in bridge.setConnected(isBridged) }))
+    }
+}
+
+extension SecuritySettings.Verifier: ExpressibleByArgument {}
+extension SecuritySettings.LockMoment: ExpressibleByArgument {}
+
+/// A duration such as 30s.
+struct BootTimeout: ExpressibleByArgument {
+    let duration: Duration
+
+    init?(argument: String) {
+        guard let duration = Duration(parsing: argument), duration > .zero else { return nil }
+        self.duration = duration
     }
 }

@@ -102,19 +102,24 @@ extension SidebandLink {
                 body: response.encoded))
     }
 
-    /// Plays a logic with `fuses` until the mode is protected again; the requests that came.
-    func serve(_ fuses: Fuses) throws -> [SecurityRequest] {
+    /// Plays a logic with `fuses` and so many slots until the mode is protected again; the requests that came.
+    func serve(_ fuses: Fuses, slots: UInt8 = 1) throws -> [SecurityRequest] {
         var assembler = MCTPAssembler(address: .securityLogic)
         var requests: [SecurityRequest] = []
         while let (request, message) = try nextRequest(&assembler) {
             requests.append(request)
-            if request == .readFuses {
+            switch request {
+            case .readFuses:
                 try answer(
                     message,
                     .fuses(
-                        rootKeyDigest: fuses.rootKeyDigest, minimumSecurityVersion: fuses.minimumSecurityVersion))
-            } else {
-                try answer(message, .status(request, .success))
+                        FuseValues(
+                            rootKeyDigest: fuses.rootKeyDigest, minimumSecurityVersion: fuses.minimumSecurityVersion,
+                            cancelledKeys: fuses.cancelledKeys.bytes, board: fuses.boardCompatibility)))
+            case .nextSlot:
+                let number = UInt8(requests.count { $0 == .nextSlot } - 1)
+                try answer(message, number < slots ? .slot(number) : .status(request, .notPermitted))
+            default: try answer(message, .status(request, .success))
             }
             if request == .setMode(.protected) { return requests }
         }
@@ -134,14 +139,17 @@ struct FirmwareVerificationTests {
         let link = try logic.connect()
         try link.send(.signal(.reset, level: true))
         let requests = try link.serve(Self.fuses)
-        #expect(requests.count == 5)
-        #expect(Array(requests[..<3]) == [.setMode(.unprotected), .holdReset, .readFuses])
-        guard case .reportVerification(let report) = requests[3] else { return #expect(Bool(false)) }
+        #expect(Array(requests[..<4]) == [.setMode(.unprotected), .holdReset, .readFuses, .nextSlot])
+        // The manifest and its components are measured before the report.
+        #expect(requests[4..<requests.count - 2].allSatisfy { if case .extend = $0 { true } else { false } })
+        #expect(requests.count == 6 + 5)
+        guard case .reportVerification(let report) = requests[requests.count - 2] else { return #expect(Bool(false)) }
+        #expect(report.slot == 0)
         #expect(report.isVerified)
         #expect(report.reason == "test image")
         #expect(report.securityVersion == 2)
         #expect(eventually { logic.verification.snapshot.phase == .finished })
-        #expect(logic.events == [.verifying, .verified(image: "test image", securityVersion: 2)])
+        #expect(logic.events == [.verifying, .verified(slot: .a, image: "test image", securityVersion: 2)])
         #expect(logic.verification.snapshot.register == .verified)
         #expect(logic.verification.snapshot.duration != nil)
     }
@@ -176,14 +184,31 @@ struct FirmwareVerificationTests {
         try link.send(.signal(.reset, level: true))
         let requests = try link.serve(Self.fuses)
         #expect(requests.last == .setMode(.protected))
-        guard case .reportVerification(let report) = requests[3] else { return #expect(Bool(false)) }
+        guard case .reportVerification(let report) = requests[4] else { return #expect(Bool(false)) }
         #expect(!report.isVerified)
-        #expect(eventually { logic.events.count == 2 })
-        guard case .refused(let name, let why) = logic.events[1] else { return #expect(Bool(false)) }
+        #expect(requests[5] == .nextSlot)
+        #expect(eventually { logic.events.count == 3 })
+        guard case .slotRefused(.a, let name, let why) = logic.events[1] else { return #expect(Bool(false)) }
+        #expect(logic.events[2] == .refused(image: name, reason: "slot A: \(why)"))
         #expect(name == image, "\(why)")
         #expect(why.contains(reason), "\(why)")
         #expect(report.reason.hasPrefix(name + "\n"))
         #expect(logic.verification.snapshot.register == .refused)
+    }
+
+    @Test func `the second slot is verified when the first is bad, at its own place in the chip`() throws {
+        // The smallest chip that has room: 8 MiB, slots of 2 MiB.
+        var bytes = [UInt8](repeating: 0xFF, count: 8 << 20)
+        bytes.replaceSubrange(2 << 20..<2 << 20 + Self.image.count, with: Self.image)
+        let logic = try FakeLogic(chip: ArrayChip(bytes: bytes, identification: [0xC2, 0x20, 23]))
+        let link = try logic.connect()
+        try link.send(.signal(.reset, level: true))
+        let requests = try link.serve(Self.fuses, slots: 3)
+        #expect(eventually { logic.events.count == 3 })
+        #expect(logic.events[1] == .slotRefused(slot: .a, image: "unnamed image", reason: "no manifest"))
+        #expect(logic.events[2] == .verified(slot: .b, image: "test image", securityVersion: 2))
+        guard case .reportVerification(let report) = requests[requests.count - 2] else { return #expect(Bool(false)) }
+        #expect(report.slot == 1 && report.isVerified)
     }
 
     @Test func `an image of another root is refused`() throws {
@@ -192,8 +217,8 @@ struct FirmwareVerificationTests {
         try link.send(.signal(.reset, level: true))
         let other = try Fuses(root: P384PrivateKey.generate().publicKey, minimumSecurityVersion: 2)
         _ = try link.serve(other)
-        #expect(eventually { logic.events.count == 2 })
-        guard case .refused(_, let why) = logic.events[1] else { return #expect(Bool(false)) }
+        #expect(eventually { logic.events.count == 3 })
+        guard case .slotRefused(_, _, let why) = logic.events[1] else { return #expect(Bool(false)) }
         #expect(why.contains("key digest does not match the fuses"))
     }
 
@@ -215,7 +240,7 @@ struct FirmwareVerificationTests {
         for run in 1...2 {
             try link.send(.signal(.reset, level: false))
             try link.send(.signal(.reset, level: true))
-            #expect(try link.serve(Self.fuses).count == 5)
+            #expect(try link.serve(Self.fuses).count == 11)
             #expect(eventually { logic.events.count == 2 * run })
         }
         #expect(logic.verification.snapshot.runs == 2)
@@ -235,7 +260,7 @@ struct FirmwareVerificationTests {
                     image: "unnamed image", reason: "the image cannot be read: the security logic is gone"))
         let second = try logic.accept()
         try second.send(.signal(.reset, level: true))
-        #expect(try second.serve(Self.fuses).count == 5)
+        #expect(try second.serve(Self.fuses).count == 11)
         #expect(eventually { logic.verification.snapshot.register == .verified })
     }
 

@@ -1,6 +1,7 @@
 import Crypto
 import Foundation
 import QMP
+import SPINOR
 import SecurityLogic
 import Serprog
 import Sideband
@@ -8,125 +9,6 @@ import TestKit
 import Testing
 import Trust
 import Wire
-
-extension SerprogClient {
-    /// An image behind the wire, as a verifier reads it: in whole pages.
-    struct Reader: ImageReader {
-        let client: SerprogClient
-        var byteCount: UInt64 { FlashLayout.chipSize }
-
-        mutating func read(offset: UInt64, count: UInt64, _ body: (RawSpan) -> Void) throws(ImageReadError) {
-            let start = offset & ~0xFFF
-            let end = (offset + count + 0xFFF) & ~0xFFF
-            var place = start
-            do throws(SerprogError) {
-                try client.readFlash(offset: UInt32(start), count: Int(end - start)) { piece in
-                    let from = max(place, offset)
-                    let upTo = min(place + UInt64(piece.byteCount), offset + count)
-                    if from < upTo { body(piece.extracting(Int(from - place)..<Int(upTo - place))) }
-                    place += UInt64(piece.byteCount)
-                }
-            } catch {
-                throw ImageReadError(error.description)
-            }
-        }
-    }
-}
-
-/// flash and security-logic as processes; the test plays adapter, BMC and host.
-final class Board {
-    let folder: TemporaryFolder
-    let control: QMPClient
-    let adapter: SidebandLink
-    let flash: ComponentProcess
-    let logic: RunningProcess
-    private var nextTag: UInt8 = 0
-
-    init(image: [UInt8], fuses: Fuses) throws {
-        let folder = TemporaryFolder()
-        self.folder = folder
-        try Data(image).write(to: URL(fileURLWithPath: folder.file("flash.img")))
-        try Data(fuses.json.utf8).write(to: URL(fileURLWithPath: folder.file("fuses.json")))
-        flash = try ComponentProcess("flash", in: folder, listens: ["spi"], ["--image", folder.file("flash.img")])
-        let ports = ["spi-adapter", "spi-host", "spi-bmc", "sideband-adapter", "sideband-host", "sideband-bmc"]
-        logic = try RunningProcess(
-            binary("security-logic"),
-            [
-                "--fuses", folder.file("fuses.json"), "--connect", "flash=\(folder.file("flash.spi"))", "--listen",
-                "control=\(folder.file("control"))", "--die-with-parent",
-            ] + ports.flatMap { ["--listen", "\($0)=\(folder.file($0))"] })
-        var client: QMPClient?
-        _ = eventually {
-            client = try? QMPClient(path: folder.file("control"))
-            return client != nil
-        }
-        let control = try #require(client, "\(logic.text)")
-        self.control = control
-        // Ready is that every port is listened on.
-        #expect(
-            eventually {
-                (try? control.execute("query-events"))?.arrayValue?.contains { $0["event"] == "COMPONENT_READY" }
-                    ?? false
-            })
-        adapter = SidebandLink(socket: try Socket.connect(to: folder.file("sideband-adapter"), kind: .seqpacket))
-        #expect(try adapter.receive(until: .after(.seconds(10))) == .signal(.reset, level: true))
-    }
-
-    func sideband(_ name: String) throws -> SidebandLink {
-        SidebandLink(socket: try Socket.connect(to: folder.file("sideband-\(name)"), kind: .seqpacket))
-    }
-
-    func spi(_ name: String) throws -> SerprogClient {
-        try SerprogClient(socket: Socket.connect(to: folder.file("spi-\(name)")))
-    }
-
-    /// Sends a raw vendor-defined body on `link`; the body of the answer.
-    func exchange(_ body: [UInt8], on link: SidebandLink? = nil) throws -> [UInt8] {
-        let link = link ?? adapter
-        nextTag = (nextTag + 1) & 7
-        try link.send(
-            MCTPMessage(destination: .securityLogic, source: .adapter, isTagOwner: true, tag: nextTag, body: body))
-        var assembler = MCTPAssembler(address: .adapter)
-        while true {
-            guard let message = try link.receive(until: .after(.seconds(10))) else { return [] }
-            guard case .mctp(let packet) = message, let whole = assembler.receive(packet) else { continue }
-            #expect(whole.tag == nextTag && !whole.isTagOwner)
-            return whole.body
-        }
-    }
-
-    func command(_ request: SecurityRequest) throws -> SecurityResponse {
-        try #require(SecurityResponse(decoding: exchange(request.encoded)))
-    }
-
-    /// The adapter's procedure, by the library's own verifier, through the logic.
-    func verify() throws -> FirmwareVerdict {
-        #expect(try command(.setMode(.unprotected)) == .status(.setMode(.unprotected), .success))
-        #expect(try command(.holdReset) == .status(.holdReset, .success))
-        guard case .fuses(let digest, let minimum) = try command(.readFuses) else {
-            Issue.record("no fuses")
-            throw CancellationError()
-        }
-        var reader = SerprogClient.Reader(client: try spi("adapter"))
-        let verdict = FirmwareVerifier.verify(
-            &reader, fuses: Fuses(rootKeyDigest: digest, minimumSecurityVersion: minimum))
-        let report: SecurityRequest =
-            switch verdict {
-            case .verified(let manifest, let digest):
-                .reportVerification(
-                    .init(
-                        isVerified: true, digest: digest, securityVersion: manifest.securityVersion,
-                        reason: verdict.reportText))
-            case .refused:
-                .reportVerification(
-                    .init(
-                        isVerified: false, digest: [UInt8](repeating: 0, count: 48), securityVersion: 0,
-                        reason: verdict.reportText))
-            }
-        #expect(try command(report) == .status(report, .success))
-        return verdict
-    }
-}
 
 @Suite struct SecurityProcessTests {
     private static let built = Result { () throws -> (key: P384PrivateKey, image: [UInt8]) in
@@ -159,7 +41,7 @@ final class Board {
         #expect(try host.receive(until: deadline()) == .signal(.reset, level: false))
         let hostFlash = try board.spi("host")
         #expect(try hostFlash.readFlash(offset: 0, count: 4) == [0xFF, 0xFF, 0xFF, 0xFF], "held: nothing is read")
-        #expect(try board.command(.queryState) == .state(.held))
+        #expect(try board.command(.queryState) == .state(.held, slot: nil))
 
         guard case .verified(let manifest, _) = try board.verify() else {
             Issue.record("refused")
@@ -171,7 +53,7 @@ final class Board {
         #expect(try host.receive(until: deadline()) == .signal(.reset, level: true))
         try host.send(.signal(.powerGood, level: true))
         _ = try board.control.waitForEvent("BOARD_LOCKED", until: deadline())
-        #expect(try board.command(.queryState) == .state(.locked))
+        #expect(try board.command(.queryState) == .state(.locked, slot: 0))
 
         #expect(try hostFlash.readFlash(offset: 0, count: 5000) == Array(image[..<5000]))
         _ = try hostFlash.spiTransaction(write: [SPIFlash.writeEnable], readCount: 0)
@@ -206,12 +88,20 @@ final class Board {
         let host = try board.sideband("host")
         #expect(try host.receive(until: deadline()) == .signal(.reset, level: false))
         #expect(try board.verify() == .refused(.digestMismatch("OpenSBI"), imageName: "server"))
-        let refused = try board.control.waitForEvent("FIRMWARE_REFUSED", until: deadline())
+        let refused = try board.control.waitForEvent("SLOT_REFUSED", until: deadline())
         #expect(refused.data["image"] == "server")
+        #expect(refused.data["slot"] == "A")
+        // Slot B and golden are erased.
+        #expect(try board.verify() == .refused(.noManifest, imageName: nil))
+        #expect(try board.verify() == .refused(.noManifest, imageName: nil))
+        let reason: JSONValue =
+            "slot A: component OpenSBI: digest mismatch; slot B: no manifest; slot golden: no manifest"
+        let all = try board.control.waitForEvent("FIRMWARE_REFUSED", until: deadline())
+        #expect(all.data["reason"] == reason)
         let failed = try board.control.waitForEvent("BOARD_FAILED", until: deadline())
-        #expect(failed.data["image"] == "server")
-        #expect(failed.data["reason"] == "component OpenSBI: digest mismatch")
-        #expect(try board.command(.queryState) == .state(.failed))
+        #expect(failed.data["reason"] == reason)
+        #expect(try board.command(.nextSlot) == .status(.nextSlot, .notPermitted))
+        #expect(try board.command(.queryState) == .state(.failed, slot: nil))
         #expect(try board.control.execute("query-status")["status"] == "failed")
         #expect(throws: SidebandLink.Failure.wire(.timedOut)) {
             try host.receive(until: .after(.milliseconds(150)))
@@ -244,7 +134,7 @@ final class Board {
         #expect(try bmc.receive(until: deadline()) == .signal(.reset, level: false))
         #expect(try board.adapter.receive(until: deadline()) == .signal(.reset, level: false))
         #expect(try board.adapter.receive(until: deadline()) == .signal(.reset, level: true))
-        #expect(try board.command(.queryState) == .state(.held))
+        #expect(try board.command(.queryState) == .state(.held, slot: nil))
         _ = try board.verify()
         #expect(try bmc.receive(until: deadline()) == .signal(.reset, level: true))
     }
@@ -257,7 +147,7 @@ final class Board {
             #expect(
                 SecurityResponse(decoding: answer) == .status(.setMode(.unprotected), .notPermitted), "\(name)")
         }
-        #expect(try board.command(.queryState) == .state(.held))
+        #expect(try board.command(.queryState) == .state(.held, slot: nil))
     }
 
     @Test(
@@ -266,13 +156,14 @@ final class Board {
             ([0x7E, 0x1B, 0x36, 0x09], 9, .invalidCommand), ([0x7E, 0x1B, 0x37, 0x05], 5, .invalidCommand),
             ([0x7E, 0x1B, 0x36, 0x05, 1], 5, .invalidLength), ([0x7E, 0x1B, 0x36, 0x02], 2, .invalidLength),
             ([0x7E, 0x1B, 0x36, 0x02, 2], 2, .invalidData), ([0x7E, 0x1B, 0x36, 0x04, 1], 4, .invalidLength),
-            ([0x7E, 0x1B, 0x36, 0x04, 2] + [UInt8](repeating: 0, count: 53), 4, .invalidData),
+            ([0x7E, 0x1B, 0x36, 0x04, 0, 2] + [UInt8](repeating: 0, count: 53), 4, .invalidData),
+            ([0x7E, 0x1B, 0x36, 0x07, 1], 7, .invalidLength),
         ] as [([UInt8], UInt8, SecurityStatus)])
     func `a malformed command is answered with its status`(body: [UInt8], command: UInt8, status: SecurityStatus) throws
     {
         let board = try Board(image: image, fuses: fuses)
         #expect(try board.exchange(body) == [0x7E, 0x1B, 0x36, command, status.rawValue])
-        #expect(try board.command(.queryState) == .state(.held))
+        #expect(try board.command(.queryState) == .state(.held, slot: nil))
     }
 
     @Test func `datagrams that are no messages are ignored`() throws {
@@ -282,14 +173,14 @@ final class Board {
         }
         var generator = SeededGenerator.fresh()
         for _ in 0..<200 { try board.adapter.socket.send(generator.bytes(Int.random(in: 1...80, using: &generator))) }
-        #expect(try board.command(.queryState) == .state(.held), "seed \(generator.seed)")
+        #expect(try board.command(.queryState) == .state(.held, slot: nil), "seed \(generator.seed)")
     }
 
     @Test func `a second adapter is turned away`() throws {
         let board = try Board(image: image, fuses: fuses)
         let second = try board.sideband("adapter")
         #expect(try second.receive(until: deadline()) == nil)
-        #expect(try board.command(.queryState) == .state(.held))
+        #expect(try board.command(.queryState) == .state(.held, slot: nil))
     }
 
     @Test func `a chip that is not there is named in the log, once`() throws {
@@ -306,6 +197,100 @@ final class Board {
         let line = "port 'flash': \(board.folder.file("flash.spi")): connect: No such file or directory"
         #expect(board.logic.waitForOutput(line), "\(board.logic.text)")
         #expect(board.logic.text.components(separatedBy: line).count == 2, "\(board.logic.text)")
+    }
+
+    @Test func `bytes that change between verification and execution fail the board and never run`() throws {
+        let folder = TemporaryFolder()
+        let tamper = Tamper()
+        try Data(image).write(to: URL(fileURLWithPath: folder.file("held.img")))
+        let content = try FlashContent(path: folder.file("held.img"), count: image.count, writable: false)
+        let device = SPINORDevice(SPINORChip(content: content))
+        // The man in the middle of the chip's wire.
+        let server = SerprogServer(
+            try Listener(path: folder.file("middle")), programmerName: "middle", report: { _ in }
+        ) { TamperedTarget(inner: device.target(), tamper: tamper) }
+        defer { server.stop() }
+        let board = try Board(image: image, fuses: fuses, chip: folder.file("middle"), folder: folder)
+        let host = try board.sideband("host")
+        #expect(try host.receive(until: deadline()) == .signal(.reset, level: false))
+        _ = try board.verify()
+        _ = try board.control.waitForEvent("BOARD_LOCKED", until: deadline())
+        #expect(try host.receive(until: deadline()) == .signal(.reset, level: true))
+        let flash = try board.spi("host")
+        #expect(try flash.readFlash(offset: 0x2_0000, count: 4096) == Array(image[0x2_0000..<0x2_1000]))
+        tamper.begin(at: 0x2_0007)
+        #expect(try flash.readFlash(offset: 0x2_0000, count: 4096).allSatisfy { $0 == 0xFF })
+        let failed = try board.control.waitForEvent("BOARD_FAILED", until: deadline())
+        #expect(failed.data["reason"] == "flash changed after verification at 0x20000")
+        #expect(try host.receive(until: deadline()) == .signal(.reset, level: false))
+        #expect(try flash.readFlash(offset: 0, count: 4).allSatisfy { $0 == 0xFF })
+        #expect(try board.control.execute("query-security-state")["released"] == [])
+    }
+
+    @Test func `host and BMC talk through the logic until it locks, and under their own names only`() throws {
+        // Boot complete never comes: the board stays open.
+        let board = try Board(image: image, fuses: fuses, ["--lock-at", "boot-complete"])
+        let bmc = try board.sideband("bmc")
+        let host = try board.sideband("host")
+        for link in [bmc, host] { #expect(try link.receive(until: deadline()) == .signal(.reset, level: false)) }
+        func packet(_ from: MCTPPacket.EndpointID, _ to: MCTPPacket.EndpointID) -> SidebandMessage {
+            .mctp(
+                MCTPPacket(
+                    destination: to, source: from, isFirst: true, isLast: true, sequence: 0, isTagOwner: true, tag: 1,
+                    payload: [1, 2, 3]))
+        }
+        try bmc.send(packet(.bmc, .host))
+        #expect(eventually { board.sidebandCounter("dropped") == 1 }, "held: nothing passes")
+        _ = try board.verify()
+        for link in [bmc, host] {
+            #expect(try link.receive(until: deadline()) == .signal(.reset, level: true))
+            try link.send(.signal(.powerGood, level: true))
+        }
+        #expect(eventually { (try? board.control.execute("query-security-state"))?["bridged"] == true })
+        try bmc.send(packet(.bmc, .host))
+        #expect(try host.receive(until: deadline()) == packet(.bmc, .host))
+        try host.send(packet(.host, .bmc))
+        #expect(try bmc.receive(until: deadline()) == packet(.host, .bmc))
+        // A name that is not the sender's, and an endpoint that is nobody's.
+        try host.send(packet(.adapter, .bmc))
+        try host.send(packet(.host, .adapter))
+        #expect(eventually { board.sidebandCounter("dropped") == 3 })
+        #expect(board.sidebandCounter("forwarded") == 2)
+    }
+
+    @Test func `after lock nothing passes between host and BMC`() throws {
+        let board = try Board(image: image, fuses: fuses)
+        let bmc = try board.sideband("bmc")
+        _ = try board.verify()
+        _ = try board.control.waitForEvent("BOARD_LOCKED", until: deadline())
+        let message = MCTPMessage(destination: .host, source: .bmc, isTagOwner: true, tag: 1, body: [1])
+        for _ in 0..<3 { try bmc.send(message) }
+        #expect(eventually { board.sidebandCounter("dropped") == 3 })
+        #expect(board.sidebandCounter("forwarded") == 0)
+        let line = "a packet for endpoint 11 is dropped"
+        #expect(board.logic.waitForOutput("\(line) (2 so far)"))
+        #expect(board.logic.text.components(separatedBy: line).count == 3, "the first and the second are told")
+    }
+
+    @Test func `what was measured is kept in registers, in the TCG's form and in CBOR`() throws {
+        let board = try Board(image: image, fuses: fuses)
+        let verdict = try board.verify()
+        _ = try board.control.waitForEvent("BOARD_LOCKED", until: deadline())
+        let answer = try board.control.execute("query-measurements")
+        let cbor = try #require(answer["cbor-log"]?.stringValue.flatMap { Data(base64Encoded: $0) })
+        let log = try MeasurementLog(cbor: [UInt8](cbor))
+        #expect(answer["registers"]?.arrayValue?.compactMap(\.stringValue) == log.registers.map(Hex.encode))
+        for measurement in verdict.measurements { #expect(log.events.contains(measurement)) }
+        #expect(log.events.first?.text.contains("verifier adapter, lock at release, boot not watched") == true)
+        #expect(log.events.last?.text == "slot A runs")
+        let tcg = try #require(answer["tcg-log"]?.stringValue.flatMap { Data(base64Encoded: $0) })
+        #expect([UInt8](tcg) == log.tcgEventLog())
+        #expect(answer["events"]?.arrayValue?.count == log.events.count)
+        _ = try board.control.execute("system_reset")
+        #expect(
+            eventually {
+                (try? board.control.execute("query-measurements"))?["events"]?.arrayValue?.count == 1
+            }, "a power cycle begins a new log")
     }
 
     @Test func `missing fuses or no chip is one clear error`() throws {

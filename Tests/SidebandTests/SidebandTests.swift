@@ -76,27 +76,43 @@ import Wire
     }
 }
 
-@Suite struct SecurityCommandTests {
-    static let report = SecurityRequest.Verification(
-        isVerified: false, digest: [UInt8](repeating: 0xAB, count: 48), securityVersion: 7, reason: "server: no")
+private func bytes(_ value: UInt8, _ count: Int) -> [UInt8] { [UInt8](repeating: value, count: count) }
+private func zeros(_ count: Int) -> [UInt8] { bytes(0, count) }
 
-    @Test(arguments: [
+@Suite struct SecurityCommandTests {
+    /// A request or response of these pieces.
+    private static func message(_ pieces: [UInt8]...) -> [UInt8] { [0x7E, 0x1B, 0x36] + pieces.flatMap { $0 } }
+
+    static let report = SecurityRequest.Verification(
+        slot: 2, isVerified: false, digest: bytes(0xAB, 48), securityVersion: 7,
+        reason: "server: no")
+    static let measurement = SecurityRequest.Extension(
+        register: 3, type: 0x8000_0001, digest: bytes(0xCD, 48), text: "OpenSBI")
+
+    static let requests: [(SecurityRequest, [UInt8])] = [
         (SecurityRequest.readFuses, [UInt8]([0x7E, 0x1B, 0x36, 1])),
         (.setMode(.unprotected), [0x7E, 0x1B, 0x36, 2, 1]),
         (.holdReset, [0x7E, 0x1B, 0x36, 3]),
         (
             .reportVerification(Self.report),
-            [0x7E, 0x1B, 0x36, 4, 0] + [UInt8](repeating: 0xAB, count: 48) + [7, 0, 0, 0, 10]
-                + Array("server: no".utf8)
+            message([4, 2, 0], bytes(0xAB, 48), [7, 0, 0, 0, 10], Array("server: no".utf8))
         ),
         (.queryState, [0x7E, 0x1B, 0x36, 5]),
-    ])
-    func `requests, bytes both ways`(request: SecurityRequest, bytes: [UInt8]) throws {
+        (.nextSlot, [0x7E, 0x1B, 0x36, 6]),
+        (
+            .extend(Self.measurement),
+            message([7, 3, 1, 0, 0, 0x80], bytes(0xCD, 48), [7], Array("OpenSBI".utf8))
+        ),
+    ]
+
+    @Test(arguments: requests.indices)
+    func `requests, bytes both ways`(index: Int) throws {
+        let (request, bytes) = Self.requests[index]
         #expect(request.encoded == bytes)
         #expect(try SecurityRequest(decoding: bytes) == request)
     }
 
-    @Test(arguments: [
+    static let malformed: [([UInt8], SecurityStatus)] = [
         ([UInt8]([0x7E, 0x1B, 0x36]), SecurityStatus.invalidCommand),
         ([0x7E, 0x1B, 0x37, 1], .invalidCommand),
         ([0x7E, 0x1B, 0x36, 9], .invalidCommand),
@@ -104,30 +120,49 @@ import Wire
         ([0x7E, 0x1B, 0x36, 2], .invalidLength),
         ([0x7E, 0x1B, 0x36, 2, 2], .invalidData),
         ([0x7E, 0x1B, 0x36, 4, 0], .invalidLength),
-        ([0x7E, 0x1B, 0x36, 4, 0] + [UInt8](repeating: 0, count: 48) + [7, 0, 0, 0, 2, 65], .invalidLength),
-        ([0x7E, 0x1B, 0x36, 4, 2] + [UInt8](repeating: 0, count: 48) + [7, 0, 0, 0, 1, 65], .invalidData),
-        ([0x7E, 0x1B, 0x36, 4, 0] + [UInt8](repeating: 0, count: 48) + [7, 0, 0, 0, 1, 0xFF], .invalidData),
-    ])
-    func `a malformed request is refused with its status`(bytes: [UInt8], status: SecurityStatus) {
+        (message([4, 0, 0], zeros(48), [7, 0, 0, 0, 2, 65]), .invalidLength),
+        (message([4, 0, 2], zeros(48), [7, 0, 0, 0, 1, 65]), .invalidData),
+        (message([4, 0, 0], zeros(48), [7, 0, 0, 0, 1, 0xFF]), .invalidData),
+        ([0x7E, 0x1B, 0x36, 6, 0], .invalidLength),
+        ([0x7E, 0x1B, 0x36, 7], .invalidLength),
+        (message([7], zeros(53), [2, 65]), .invalidLength),
+        (message([7], zeros(53), [1, 65, 65]), .invalidLength),
+        (message([7], zeros(53), [1, 0xFF]), .invalidData),
+    ]
+
+    @Test(arguments: malformed.indices)
+    func `a malformed request is refused with its status`(index: Int) {
+        let (bytes, status) = Self.malformed[index]
         #expect(throws: status) { try SecurityRequest(decoding: bytes) }
     }
 
-    @Test(arguments: [
+    static let responses: [(SecurityResponse, [UInt8])] = [
         (
-            SecurityResponse.fuses(rootKeyDigest: [UInt8](repeating: 3, count: 48), minimumSecurityVersion: 258),
-            [0x7E, 0x1B, 0x36, 1, 0] + [UInt8](repeating: 3, count: 48) + [2, 1, 0, 0]
+            SecurityResponse.fuses(
+                FuseValues(
+                    rootKeyDigest: bytes(3, 48), minimumSecurityVersion: 258,
+                    cancelledKeys: bytes(4, 16), board: "a,b")),
+            message([1, 0], bytes(3, 48), [2, 1, 0, 0], bytes(4, 16), [3], Array("a,b".utf8))
         ),
-        (.state(.locked), [0x7E, 0x1B, 0x36, 5, 0, 3]),
+        (.state(.locked, slot: 1), [0x7E, 0x1B, 0x36, 5, 0, 3, 1]),
+        (.state(.held, slot: nil), [0x7E, 0x1B, 0x36, 5, 0, 0, 0xFF]),
+        (.slot(2), [0x7E, 0x1B, 0x36, 6, 0, 2]),
+        (.status(.nextSlot, .notPermitted), [0x7E, 0x1B, 0x36, 6, 4]),
         (.status(.setMode(.protected), .notPermitted), [0x7E, 0x1B, 0x36, 2, 4]),
         (.status(.holdReset, .success), [0x7E, 0x1B, 0x36, 3, 0]),
-    ])
-    func `responses, bytes both ways`(response: SecurityResponse, bytes: [UInt8]) {
+    ]
+
+    @Test(arguments: responses.indices)
+    func `responses, bytes both ways`(index: Int) {
+        let (response, bytes) = Self.responses[index]
         #expect(response.encoded == bytes)
         #expect(SecurityResponse(decoding: bytes) == response)
     }
 
     @Test(arguments: [
         [UInt8](), [0x7E, 0x1B, 0x36, 1, 0, 1], [0x7E, 0x1B, 0x36, 5, 0], [0x7E, 0x1B, 0x36, 5, 0, 99],
+        [0x7E, 0x1B, 0x36, 5, 0, 99, 0], [0x7E, 0x1B, 0x36, 5, 0, 3], [0x7E, 0x1B, 0x36, 6, 0],
+        [0x7E, 0x1B, 0x36, 6, 0, 1, 2], message([1, 0], zeros(68), [2, 65]),
         [0x7E, 0x1B, 0x36, 2, 77], [0x7E, 0x1B, 0x36, 2, 0, 1],
     ])
     func `a malformed response is none`(bytes: [UInt8]) { #expect(SecurityResponse(decoding: bytes) == nil) }

@@ -12,6 +12,8 @@ extension SecurityController {
         public let failureReason: String?
         /// The slot that runs; nil while none does.
         public let slot: FirmwareSlot?
+        /// SHA-384 of the manifest of the slot that runs; empty while none does.
+        public let manifestDigest: [UInt8]
         /// The slots that were refused since power came.
         public let refusals: [SlotRefusal]
         public let record: BootRecord
@@ -35,6 +37,7 @@ extension SecurityController {
             imageName = sequencer.imageName
             failureReason = sequencer.failureReason
             slot = sequencer.runningSlot
+            manifestDigest = sequencer.runningDigest
             refusals = sequencer.refusals
             record = sequencer.record
             isBootConfirmed = sequencer.isBootConfirmed

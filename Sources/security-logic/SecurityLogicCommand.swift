@@ -1,6 +1,7 @@
 // The security-logic executable: reset sequence, flash gate, fuses.
 public import ArgumentParser
 import Component
+import LPC
 import Crypto
 import Logging
 import QMP
@@ -139,9 +140,6 @@ struct SecurityLogicCommand: ComponentCommand {
         func call() { body.withLock { $0 }?() }
     }
 
-    /// The POST code of a host that has booted.
-    private static let bootComplete: UInt8 = 0xAA
-
     private func startBridge(_ runtime: ComponentRuntime) throws -> Bridge {
         let log = runtime.log
         let hasBooted = HasBooted()
@@ -150,7 +148,7 @@ struct SecurityLogicCommand: ComponentCommand {
             bmc: try runtime.listener("lpc-bmc", kind: .seqpacket),
             onPostCode: { code in
                 log.debug("POST code 0x\(String(code, radix: 16))")
-                if code == Self.bootComplete { hasBooted.call() }
+                if code == LPCPort.bootComplete { hasBooted.call() }
             },
             onDenial: { denial in
                 let cycle = "\(denial.isWrite ? "write to" : "read of") port 0x\(String(denial.port, radix: 16))"

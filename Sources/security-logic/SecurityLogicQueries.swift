@@ -49,20 +49,12 @@ extension SecurityLogicCommand {
                 return [:]
             })
         runtime.control.register(
+            QMPCommand("query-identity", [.optional("nonce", .string)]) { arguments throws(QMPError) in
+                try IdentityQuery.answer(controller.snapshot, nonce: arguments["nonce"]?.stringValue)
+            })
+        runtime.control.register(
             QMPCommand("query-measurements") { _ throws(QMPError) in
-                let log = controller.snapshot.log
-                return [
-                    "registers": .array(log.registers.map { .string(Hex.encode($0)) }),
-                    "events": .array(
-                        log.events.map { event in
-                            [
-                                "register": .integer(Int64(event.register)), "type": .string(event.type.description),
-                                "digest": .string(Hex.encode(event.digest)), "text": .string(event.text),
-                            ]
-                        }),
-                    "tcg-log": .string(Base64.encode(log.tcgEventLog())),
-                    "cbor-log": .string(Base64.encode(log.cbor())),
-                ]
+                controller.snapshot.log.json
             })
     }
 }
@@ -142,24 +134,5 @@ extension SecurityEvent {
         case .bootFailed(let slot, let reason): " slot \(slot): \(reason)"
         case .firmwareRefused(let image, let reason), .boardFailed(let image, let reason): " \(image): \(reason)"
         }
-    }
-}
-
-/// Spec: RFC 4648 §4.
-enum Base64 {
-    private static let alphabet = Array("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/".utf8)
-
-    static func encode(_ bytes: [UInt8]) -> String {
-        var text: [UInt8] = []
-        text.reserveCapacity((bytes.count + 2) / 3 * 4)
-        for start in stride(from: 0, to: bytes.count, by: 3) {
-            let piece = bytes[start..<min(start + 3, bytes.count)]
-            let bits = piece.reduce(UInt32(0)) { $0 << 8 | UInt32($1) } << (8 * UInt32(3 - piece.count))
-            for place in 0..<4 {
-                text.append(
-                    place <= piece.count ? alphabet[Int(bits >> (18 - 6 * UInt32(place)) & 63)] : UInt8(ascii: "="))
-            }
-        }
-        return String(decoding: text, as: UTF8.self)
     }
 }

@@ -272,6 +272,39 @@ import Wire
         #expect(board.logic.text.components(separatedBy: line).count == 3, "the first and the second are told")
     }
 
+    @Test func `a board with a secret says who it is and what it runs, for a verifier's question`() throws {
+        let secret = (0..<32).map { UInt8($0) }
+        let board = try Board(
+            image: image,
+            fuses: try Fuses(root: .p384(key.publicKey), minimumSecurityVersion: 2, uniqueDeviceSecret: secret))
+        #expect(throws: QMPClient.Failure.self) { try board.control.execute("query-identity") }
+        guard case .verified(_, let digest) = try board.verify() else {
+            Issue.record("refused")
+            return
+        }
+        _ = try board.control.waitForEvent("BOARD_LOCKED", until: deadline())
+        let answer = try board.control.execute("query-identity", ["nonce": "0102"])
+        let identity = try DeviceIdentity(uniqueDeviceSecret: secret, measurement: digest)
+        #expect(answer["name"] == .string(identity.name))
+        #expect(answer["measurement"] == .string(Hex.encode(digest)))
+        #expect(try answer["alias-certificate"]?.stringValue == identity.aliasCertificate.pem())
+        let evidence = try #require(answer["evidence"]?.stringValue.flatMap { Data(base64Encoded: $0) })
+        let message = try COSESign1(decoding: [UInt8](evidence))
+        #expect(try message.isValid(for: .ed25519(identity.aliasPublicKey)))
+        #expect(try CBOR.decode(message.payload)[1]?.bytesValue == [1, 2])
+        for nonce in ["xyz", String(repeating: "00", count: 65)] {
+            #expect(throws: QMPClient.Failure.self) {
+                try board.control.execute("query-identity", ["nonce": .string(nonce)])
+            }
+        }
+    }
+
+    @Test func `a board without a secret has no identity`() throws {
+        let board = try Board(image: image, fuses: fuses)
+        _ = try board.verify()
+        #expect(throws: QMPClient.Failure.self) { try board.control.execute("query-identity") }
+    }
+
     @Test func `what was measured is kept in registers, in the TCG's form and in CBOR`() throws {
         let board = try Board(image: image, fuses: fuses)
         let verdict = try board.verify()

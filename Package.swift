@@ -116,7 +116,7 @@ let package = Package(
             // It runs itself under Debian 12's callgrind, which ends when it reads this much of DWARF 5.
             linkerSettings: [.unsafeFlags(["-Xlinker", "--strip-debug"])]),
         .executableTarget(
-            name: "fuzz", dependencies: ["VFIOUserFuzz", argumentParser], path: "Sources/fuzz", swiftSettings: common),
+            name: "fuzz", dependencies: ["RingFuzz", "VFIOUserFuzz", argumentParser], path: "Sources/fuzz", swiftSettings: common),
 
         // The cards in QEMU (scripts/interop-qemu).
         .executableTarget(
@@ -131,6 +131,10 @@ let package = Package(
         .target(
             name: "VFIOUserFuzz", dependencies: ["VFIOUser", "Wire"], path: "Tests/VFIOUserFuzz",
             swiftSettings: common),
+        .target(
+            name: "RingFuzz",
+            dependencies: ["BlockStore", "Ethernet", "NVMe", "PCIe", "VFIOUser", "VFIOUserFuzz", "Virtio", "Wire"],
+            path: "Tests/RingFuzz", swiftSettings: common),
         tests("VFIOUser", ["VFIOUser", "VFIOUserFuzz", "Wire"]),
         tests("PCIe", ["PCIe", "VFIOUser", "Wire"]),
         tests("BlockStore", ["BlockStore", "VFIOUser", "Wire"]),

@@ -9,6 +9,8 @@ internal import Wire
 /// Why a fuzzer gave up: with the seed and the message it happened at, so that it is repeated.
 public struct FuzzFailure: Error, CustomStringConvertible {
     public var description: String
+
+    public init(description: String) { self.description = description }
 }
 
 /// What a fuzzer did.
@@ -34,7 +36,9 @@ public struct FuzzReport: CustomStringConvertible, Sendable {
     }
 
     /// Runs a side's fuzzer and measures what it leaves behind. Throws what it throws, or when something leaks.
-    static func measure(_ side: String, seed: UInt64, _ work: (inout FuzzReport) throws -> Void) throws -> FuzzReport {
+    package static func measure(_ side: String, seed: UInt64, _ work: (inout FuzzReport) throws -> Void) throws
+        -> FuzzReport
+    {
         var report = FuzzReport(side: side, seed: seed)
         let start = MonotonicTime.now
         report.descriptors.before = ProcessState.openDescriptors
@@ -71,27 +75,27 @@ extension SeededRandom {
     ]
 
     /// One of the edges or a small number.
-    mutating func word() -> UInt64 {
+    package mutating func word() -> UInt64 {
         let draw = next()
         return draw & 1 == 0 ? Self.edges[Int(draw >> 1) % Self.edges.count] : (draw >> 1) & 63
     }
 
-    mutating func word32() -> UInt32 { UInt32(truncatingIfNeeded: word()) }
+    package mutating func word32() -> UInt32 { UInt32(truncatingIfNeeded: word()) }
 
     /// A number below a limit that is small.
-    mutating func below(_ limit: Int) -> Int { Int(truncatingIfNeeded: next() >> 33) % limit }
+    package mutating func below(_ limit: Int) -> Int { Int(truncatingIfNeeded: next() >> 33) % limit }
 
     /// True one time in so many.
-    mutating func once(in times: Int) -> Bool { below(times) == 0 }
+    package mutating func once(in times: Int) -> Bool { below(times) == 0 }
 
-    mutating func bytes(_ count: Int) -> [UInt8] {
+    package mutating func bytes(_ count: Int) -> [UInt8] {
         var bytes = [UInt8](repeating: 0, count: count)
         for place in bytes.indices { bytes[place] = UInt8(truncatingIfNeeded: next()) }
         return bytes
     }
 
     /// Now and then cuts, lengthens or changes a payload.
-    mutating func spoil(_ payload: inout [UInt8], once times: Int) {
+    package mutating func spoil(_ payload: inout [UInt8], once times: Int) {
         guard once(in: times) else { return }
         switch below(3) {
         case 0: payload.removeLast(min(payload.count, 1 + below(8)))
@@ -102,11 +106,11 @@ extension SeededRandom {
 }
 
 /// SplitMix64: its whole state is its seed.
-struct SeededRandom: RandomNumberGenerator {
+package struct SeededRandom: RandomNumberGenerator {
     private var state: UInt64
-    init(_ seed: UInt64) { state = seed }
+    package init(_ seed: UInt64) { state = seed }
 
-    mutating func next() -> UInt64 {
+    package mutating func next() -> UInt64 {
         state &+= 0x9E37_79B9_7F4A_7C15
         var word = state
         word = (word ^ (word >> 30)) &* 0xBF58_476D_1CE4_E5B9
@@ -133,13 +137,13 @@ extension [UInt8] {
 }
 
 /// The process's descriptors and memory.
-enum ProcessState {
-    static var openDescriptors: Int {
+package enum ProcessState {
+    package static var openDescriptors: Int {
         ((try? FileManager.default.contentsOfDirectory(atPath: "/proc/self/fd"))?.count ?? 1) - 1
     }
 
     /// VmRSS in KiB.
-    static var resident: Int {
+    package static var resident: Int {
         guard let text = try? String(contentsOfFile: "/proc/self/status", encoding: .utf8),
             let line = text.split(separator: "\n").first(where: { $0.hasPrefix("VmRSS:") })
         else { return 0 }
@@ -148,7 +152,7 @@ enum ProcessState {
 }
 
 /// Waits for a condition that another thread makes true, at most half a minute; yields the core between two looks.
-func settle(_ condition: () -> Bool) -> Bool {
+package func settle(_ condition: () -> Bool) -> Bool {
     let deadline = MonotonicTime.after(.seconds(30))
     while !condition() {
         if MonotonicTime.now > deadline { return false }
@@ -158,12 +162,12 @@ func settle(_ condition: () -> Bool) -> Bool {
 }
 
 /// Ends the process when nothing gets on for two minutes: what hangs does not report.
-final class Watchdog: Sendable {
+package final class Watchdog: Sendable {
     private let count = Atomic<Int>(0)
     private let isOver = Atomic<Bool>(false)
     private let what: String
 
-    init(_ what: String) {
+    package init(_ what: String) {
         self.what = what
         WorkerThread("fuzz-watchdog") { [self] in
             guard let idle = try? Socket.pair() else { return }
@@ -179,6 +183,6 @@ final class Watchdog: Sendable {
         }
     }
 
-    func progress(_ messages: Int) { count.store(messages, ordering: .relaxed) }
-    func end() { isOver.store(true, ordering: .releasing) }
+    package func progress(_ messages: Int) { count.store(messages, ordering: .relaxed) }
+    package func end() { isOver.store(true, ordering: .releasing) }
 }

@@ -16,8 +16,8 @@ public final class PageDigests: Sendable {
         /// Grows with every `clear`; what an older reading still brings is dropped.
         var epoch: UInt64 = 0
         var digests: [SHA256Digest?] = []
-        /// The first page that read differently in one verification.
-        var changedPage: Int?
+        /// Pages that read differently in one verification.
+        var changed: Set<Int> = []
     }
     private let state = Mutex(State())
 
@@ -28,18 +28,13 @@ public final class PageDigests: Sendable {
         state.withLock { state in
             state.epoch &+= 1
             state.digests = []
-            state.changedPage = nil
+            state.changed = []
         }
     }
 
     var epoch: UInt64 { state.withLock { $0.epoch } }
     /// Pages with a digest.
     public var count: Int { state.withLock { $0.digests.count { $0 != nil } } }
-
-    /// The chip's first address that was read twice and differed; nil: none did.
-    var changedAddress: UInt64? {
-        state.withLock { $0.changedPage.map { UInt64($0) * UInt64(Self.pageSize) } }
-    }
 
     /// Notes a page's digest. A page that reads differently than before in the same verification is never the same
     /// again: which of its contents was verified, nobody knows.
@@ -50,7 +45,7 @@ public final class PageDigests: Sendable {
                 state.digests.append(contentsOf: repeatElement(nil, count: page + 1 - state.digests.count))
             }
             if let known = state.digests[page], known != digest {
-                state.changedPage = state.changedPage ?? page
+                state.changed.insert(page)
             } else {
                 state.digests[page] = digest
             }
@@ -60,7 +55,7 @@ public final class PageDigests: Sendable {
     func compare(page: Int, _ digest: SHA256Digest?) -> Comparison {
         state.withLock { state in
             guard page < state.digests.count, let known = state.digests[page] else { return .neverSeen }
-            return known == digest && state.changedPage != page ? .same : .different
+            return known == digest && !state.changed.contains(page) ? .same : .different
         }
     }
 }

@@ -118,6 +118,26 @@ private func links(_ board: Board) -> [String] {
         }
     }
 
+    @Test func `a file that a component makes itself need not be there, and is relative all the same`() throws {
+        let files = folder(
+            (
+                "board.yaml",
+                """
+                name: own
+                components:
+                  flash0: {type: flash, image: chip.img}
+                  logic0: {type: security-logic, fuses: chip.img, state: new.json, boot-timeout: 30s, verifier: logic}
+                links:
+                  - spi: [flash0, logic0]
+                """
+            ))
+        let logic = try files.board().component(named: "logic0")
+        #expect(logic?.setting("state") == .file("\(files.path)/new.json"))
+        #expect(logic?.setting("boot-timeout") == .duration(.seconds(30)))
+        files.write("bad.yaml", "extends: board.yaml\ncomponents:\n  logic0: {state: new/}\n")
+        #expect(files.mistakes("bad.yaml") == ["bad.yaml:3:19: 'state' must be the path of a file, not 'new/'"])
+    }
+
     @Test func `a file is relative to the topology that names it, or to the working directory on the command line`()
         throws
     {

@@ -32,6 +32,7 @@ public final class LPCHost: Sendable {
         var late: (tag: UInt8, until: MonotonicTime)?
         var isDown = false
         var asserted: UInt16 = 0
+        var complaints = Complaints()
         var statistics = Statistics()
     }
 
@@ -101,7 +102,10 @@ public final class LPCHost: Sendable {
         let deadline = MonotonicTime.after(patience)
         let tag = state.tag
         while !state.isDown {
-            do throws(WireError) { try link.socket.wait(for: .readable, until: deadline) } catch {
+            // A peer that says other things without end does not answer either.
+            guard MonotonicTime.now < deadline,
+                (try? link.socket.wait(for: .readable, until: deadline)) != nil
+            else {
                 giveUp("does not answer", &state)
                 return abort(&state)
             }
@@ -127,10 +131,16 @@ public final class LPCHost: Sendable {
         state.late = (state.tag, .after(pause))
     }
 
-    /// Takes what is there, up to the SYNC with `tag`.
+    private func complain(_ text: String, _ state: inout State) {
+        if let line = state.complaints.line(text) { report("lpc: \(line)") }
+    }
+
+    /// Takes what is there, a turn's worth of it and up to the SYNC with `tag`.
     @discardableResult
     private func drain(_ state: inout State, until tag: UInt8? = nil) -> (LPCMessage.Sync, UInt8)? {
-        while !state.isDown {
+        var left = LPCLink.messagesATurn
+        while !state.isDown, left > 0 {
+            left -= 1
             switch link.next() {
             case .nothing: return nil
             case .message(.sync(let answered, let sync, let data)):
@@ -142,8 +152,8 @@ public final class LPCHost: Sendable {
             case .message(.interrupt(let number, let level)):
                 state.asserted = state.asserted & ~(1 << UInt16(number)) | (level ? 1 << UInt16(number) : 0)
                 onInterrupt(number, level)
-            case .message: report("lpc: a cycle of the other side is ignored: the host alone begins one")
-            case .refused(let reason): report("lpc: \(reason)")
+            case .message: complain("a cycle of the other side is ignored: the host alone begins one", &state)
+            case .refused(let reason): complain(reason, &state)
             case .ended(let reason):
                 state.isDown = true
                 loop.remove(link.socket.descriptor)

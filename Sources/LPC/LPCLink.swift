@@ -4,6 +4,9 @@ public import Wire
 public struct LPCLink: Sendable {
     public let socket: Socket
 
+    /// Messages that are taken at a turn: a peer that talks without end must not keep its hearer from everything else.
+    public static let messagesATurn = 64
+
     public init(socket: Socket) { self.socket = socket }
 
     /// What a look at the wire brought.

@@ -113,6 +113,7 @@ public final class ManagementController: Sendable {
         var updateTold = UpdateAgent.Phase.idle
         var system: SystemInterface
         var lpc: LPCLink?
+        var complaints = Complaints()
     }
 
     private let configuration: Configuration
@@ -338,10 +339,12 @@ public final class ManagementController: Sendable {
     }
 
     private func drainLPC() {
-        while let link = state.withLock({ $0.lpc }) {
+        for _ in 0..<LPCLink.messagesATurn {
+            guard let link = state.withLock({ $0.lpc }) else { return }
             switch link.next() {
             case .nothing: return
-            case .refused(let reason): report("lpc: \(reason)")
+            case .refused(let reason):
+                if let line = state.withLock({ $0.complaints.line(reason) }) { report("lpc: \(line)") }
             case .ended(let reason): return endLPC(link, reason)
             case .message(let message):
                 // In reset it drives no line.

@@ -38,6 +38,7 @@ public final class LPCBridge: Sendable {
         /// What the BMC drives, whether the host sees it or not.
         var interrupt = false
         var interruptAtHost = false
+        var complaints: [Side: Complaints] = [:]
     }
 
     private enum Side: String {
@@ -134,14 +135,19 @@ public final class LPCBridge: Sendable {
         if let reason { report("\(side.rawValue): \(reason)") }
     }
 
+    private func complain(_ side: Side, _ text: String) {
+        let line = state.withLock { $0.complaints[side, default: Complaints()].line(text) }
+        if let line { report("\(side.rawValue): \(line)") }
+    }
+
     private func drain(_ side: Side) {
-        while true {
+        for _ in 0..<LPCLink.messagesATurn {
             let link = state.withLock { side == .host ? $0.host : $0.bmc }
             guard let link else { return }
             switch link.next() {
             case .nothing: return
             case .ended(let reason): return drop(side, reason)
-            case .refused(let reason): report("\(side.rawValue): \(reason)")
+            case .refused(let reason): complain(side, reason)
             case .message(let message):
                 switch side {
                 case .host: take(message)
@@ -167,7 +173,7 @@ public final class LPCBridge: Sendable {
             state.withLock { state in answer(tag, .ready, 0xFF, &state) }
         case .read(let tag, let port): pass(message, tag, port, isWrite: false)
         case .write(let tag, let port, _): pass(message, tag, port, isWrite: true)
-        case .sync, .interrupt: report("lpc-host: a message that only a peripheral sends is ignored")
+        case .sync, .interrupt: complain(.host, "a message that only a peripheral sends is ignored")
         }
     }
 
@@ -205,12 +211,12 @@ public final class LPCBridge: Sendable {
             case .interrupt(LPCPort.kcsInterrupt, let level):
                 state.interrupt = level
                 updateInterrupt(&state)
-            case .interrupt(let number, _): return "lpc-bmc: interrupt \(number) is not the BMC's to drive"
-            case .read, .write: return "lpc-bmc: a cycle is ignored: the host alone begins one"
+            case .interrupt(let number, _): return "interrupt \(number) is not the BMC's to drive"
+            case .read, .write: return "a cycle is ignored: the host alone begins one"
             }
             return nil
         }
-        if let complaint { report(complaint) }
+        if let complaint { complain(.bmc, complaint) }
     }
 
     private func answer(_ tag: UInt8, _ sync: LPCMessage.Sync, _ data: UInt8, _ state: inout State) {

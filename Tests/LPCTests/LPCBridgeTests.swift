@@ -163,7 +163,7 @@ extension Socket {
         try bmc.say(.interrupt(3, level: true))
         try bench.host.say(.interrupt(11, level: true))
         try bench.host.say(.sync(tag: 1, .ready, data: 0))
-        #expect(eventually { bench.lines.count == 10 }, "\(bench.lines)")
+        #expect(eventually { bench.lines.count == 6 }, "\(bench.lines)")
         #expect(try self.isForwarded(bench, bmc))
     }
 

@@ -1,8 +1,10 @@
 import FoundationEssentials
+import LPC
 import Machine
 import RISCV
 import TestKit
 import Testing
+import Wire
 
 private let firmwareFolder = packageFolder + "/.build/firmware/"
 private let parts = ["first-stage.bin", "fw_dynamic.bin", "host.bin"].map { firmwareFolder + $0 }
@@ -44,6 +46,46 @@ struct `Board firmware` {
         bench.stop()
         #expect(text.contains("OpenSBI v1."), "\(text)")
         #expect(text.contains("Baseboard firmware: ready"), "\(text)")
+    }
+
+    /// The POST codes of a boot whose flash holds `image`, until one of `last` comes.
+    private func postCodes(_ image: [UInt8], until last: Set<UInt8>) throws -> [UInt8] {
+        let (near, far) = try Socket.pair(kind: .seqpacket)
+        let codes = Collected<UInt8>()
+        let others = Collected<LPCMessage>()
+        let logic = WorkerThread("test-lpc") {
+            while let bytes = try? far.receiveBytes(limit: 16), let message = try? LPCMessage(decoding: bytes) {
+                guard case .write(let tag, LPCPort.postCode, let code) = message else {
+                    others.append(message)
+                    continue
+                }
+                codes.append(code)
+                try? far.send(LPCMessage.sync(tag: tag, .ready, data: 0xFF).encoded)
+            }
+        }
+        let bench = try MachineBench(
+            image, MachineConfiguration(memorySize: 128 << 20, hartCount: 2, hasLPC: true), lpc: near)
+        bench.run(within: .seconds(60)) { codes.all.last.map(last.contains) ?? false }
+        bench.stop()
+        far.shutdown()
+        logic.join()
+        #expect(others.all == [], "the firmware has no other business on the bus")
+        return codes.all
+    }
+
+    @Test func `a machine with an LPC bus hears how far the boot has come`() throws {
+        let codes = try postCodes(try Self.image(), until: [0xAA, 0xE1])
+        #expect(codes == [0x01, 0x10, 0x20, 0x30, 0x40, 0x50, 0x60, 0xAA])
+    }
+
+    @Test func `a directory that the first stage refuses is a POST code too`() throws {
+        var image = try Self.image()
+        image[0x1_F000] ^= 1
+        #expect(try postCodes(image, until: [0xAA, 0xE1]) == [0x01, 0xE1])
+        // The second entry's offset lies outside: found after the directory itself.
+        image = try Self.image()
+        image[0x1_F008 + 32 + 7] = 0xFF
+        #expect(try postCodes(image, until: [0xAA, 0xE1]) == [0x01, 0x10, 0xE1])
     }
 
     /// In S-mode: prints by the SBI's console, powers off by the test finisher.

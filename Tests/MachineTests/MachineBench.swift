@@ -1,3 +1,4 @@
+import LPC
 import Machine
 import RISCV
 import Synchronization
@@ -42,12 +43,24 @@ final class MachineBench: Sendable {
 
     init(
         _ program: [UInt8], _ configuration: MachineConfiguration = MachineConfiguration(memorySize: 64 << 20),
-        root: (PCIePorts) throws -> (any PCIeRootComplex)? = { _ in nil }
+        root: (PCIePorts) throws -> (any PCIeRootComplex)? = { _ in nil }, lpc: Socket? = nil
     ) throws {
-        thread = try LoopThread()
+        let thread = try LoopThread()
+        self.thread = thread
         flash = ArrayFlash(program)
         let events = events
-        machine = try Machine(configuration, flash: flash, loop: thread.loop, root: root) { events.append($0) }
+        machine = try Machine(
+            configuration, flash: flash, loop: thread.loop, root: root,
+            lpc: { onInterrupt in
+                try lpc.map { socket in
+                    let host = LPCHost(
+                        socket: socket, loop: thread.loop, patience: .seconds(20), report: { _ in },
+                        onInterrupt: onInterrupt)
+                    try host.start()
+                    return host
+                }
+            },
+            onEvent: { events.append($0) })
     }
 
     /// Everything printed so far.

@@ -164,13 +164,17 @@ public final class LPCBridge: Sendable {
         case .read(let tag, LPCPort.postCode):
             state.withLock { state in answer(tag, .ready, state.statistics.postCode ?? 0xFF, &state) }
         case .write(let tag, LPCPort.postCode, let code):
-            // Its effects come before its SYNC: what the host does next, it does after them.
+            // Its effects come before its SYNC, those too that are put off to the loop: what the host does next, it does
+            // after them.
             state.withLock { state in
                 state.statistics.postCode = code
                 state.statistics.postCodes &+= 1
             }
             onPostCode(code)
-            state.withLock { state in answer(tag, .ready, 0xFF, &state) }
+            loop.perform { [weak self] in
+                guard let self else { return }
+                state.withLock { state in answer(tag, .ready, 0xFF, &state) }
+            }
         case .read(let tag, let port): pass(message, tag, port, isWrite: false)
         case .write(let tag, let port, _): pass(message, tag, port, isWrite: true)
         case .sync, .interrupt: complain(.host, "a message that only a peripheral sends is ignored")

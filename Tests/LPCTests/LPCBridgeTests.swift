@@ -68,6 +68,25 @@ extension Socket {
         #expect(throws: WireError.timedOut) { try bmc.receiveBytes(limit: 16, until: .now) }
     }
 
+    /// As the security logic does at boot complete: it takes them apart by the loop.
+    @Test func `what a POST code has put off to the loop is done before its SYNC`() throws {
+        let thread = try LoopThread()
+        defer { thread.end() }
+        let folder = TemporaryFolder()
+        let order = Mutex<[String]>([])
+        let bridge = LPCBridge(
+            loop: thread.loop, host: try Listener(path: folder.file("lpc-host"), kind: .seqpacket), bmc: nil,
+            onPostCode: { [loop = thread.loop] _ in loop.perform { order.withLock { $0.append("effect") } } },
+            onDenial: { _ in })
+        try bridge.start()
+        let host = try Socket.connect(to: folder.file("lpc-host"), kind: .seqpacket)
+        for round in 1...200 {
+            try host.say(.write(tag: UInt8(round), port: 0x80, data: 0xAA))
+            #expect(try host.hear() == .sync(tag: UInt8(round), .ready, data: 0xFF))
+            #expect(order.withLock { $0.count } == round)
+        }
+    }
+
     @Test func `KCS cycles pass while connected and float while not, and the BMC sees none of those`() throws {
         let bench = try BridgeBench()
         let bmc = try bench.connectBMC()

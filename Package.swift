@@ -162,7 +162,7 @@ let package = Package(
         tests("Management", ["Management", "Ethernet", "LPC", "QMP", "Sideband", "Wire"]),
         tests("Component", ["Component", "QMP", "Wire"]),
         tests("Topology", ["Topology"]),
-        tests("Linux", ["LPC", "QMP", "SecurityLogic", "Wire"]),
+        tests("Linux", ["QMP", "Wire"]),
         tests("Firmware", ["Crypto", "Trust"]),
         tests("Board", ["Component", "Crypto", "Launcher", "QMP", "Topology", "Trust", "Wire"]),
     ]

@@ -58,6 +58,18 @@ public struct CancelledKeys: Hashable, Sendable {
     public mutating func formUnion(_ other: CancelledKeys) { bitmap |= other.bitmap }
 }
 
+/// A value that is printed somewhere, as by a log or a failed test, does not tell its secret.
+extension Fuses: CustomStringConvertible, CustomDebugStringConvertible, CustomReflectable {
+    public var description: String {
+        "fuses of root \(Hex.encode(rootKeyDigest.prefix(8)))…, \(boardCompatibility), security version"
+            + " \(minimumSecurityVersion), cancelled \(cancelledKeys.numbers),"
+            + " \(uniqueDeviceSecret == nil ? "no" : "a") device secret"
+    }
+
+    public var debugDescription: String { description }
+    public var customMirror: Mirror { Mirror(self, children: []) }
+}
+
 extension CancelledKeys: ExpressibleByArrayLiteral {
     public init(arrayLiteral numbers: UInt8...) { self.init(numbers) }
 }

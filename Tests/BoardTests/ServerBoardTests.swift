@@ -90,6 +90,24 @@ import Wire
         #expect(text.contains("Baseboard firmware: ready"), "\(text)")
     }
 
+    @Test func `what a board measured at its boot is replayed by tpm2_eventlog`() throws {
+        let board = try LiveBoard()
+        try #require(board.up.status == 0, "\(board.up.output)")
+        let folder = TemporaryFolder()
+        let written = try board.baseboard(["measurements", "--tcg", folder.file("log")])
+        #expect(written.status == 0, "\(written.output)")
+        let told = try board.baseboard(["measurements"]).output
+        for name in ["first stage", "OpenSBI", "next stage"] { #expect(told.contains("  \(name)\n"), "\(told)") }
+        let registers = try board.qmp("logic0", "query-measurements")["registers"]?.arrayValue ?? []
+        let replayed = try run("/usr/bin/tpm2_eventlog", [folder.file("log")])
+        #expect(replayed.status == 0, "\(replayed.output)")
+        #expect(registers.count == 8)
+        for register in [0, 1, 2, 3, 6] where registers.indices.contains(register) {
+            #expect(
+                replayed.output.lowercased().contains("0x" + (registers[register].stringValue ?? "?")), "\(register)")
+        }
+    }
+
     @Test func `an image signed by another key leaves host and BMC held, and up says so`() throws {
         let images = TemporaryFolder()
         let firmware = packageFolder + "/.build/firmware"

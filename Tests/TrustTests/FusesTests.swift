@@ -16,6 +16,16 @@ import Trust
         #expect(try Fuses(path: path) == fuses)
     }
 
+    @Test func `fuses that are printed do not tell their secret`() {
+        let secret = [UInt8](repeating: 0xC7, count: 32)
+        let fuses = Fuses(rootKeyDigest: Self.digest, minimumSecurityVersion: 4, uniqueDeviceSecret: secret)
+        var dumped = ""
+        dump(fuses, to: &dumped)
+        for text in ["\(fuses)", String(reflecting: fuses), "\([fuses])", dumped] {
+            #expect(!text.contains("c7c7") && !text.contains("199"), "\(text)")
+        }
+    }
+
     @Test func `a missing file is named with what to do`() {
         let error = #expect(throws: FusesError.self) { try Fuses(path: "/nonexistent/fuses.json") }
         #expect(error?.description.contains("/nonexistent/fuses.json: cannot read the fuses") == true)

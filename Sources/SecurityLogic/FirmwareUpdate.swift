@@ -18,8 +18,8 @@ public protocol UpdateMedium: ImageReader {
 
 /// What the BMC's update commands do.
 public struct FirmwareUpdate: Sendable {
-    public static let blockSize: UInt64 = 64 * 1024
-    public static let pageSize: UInt64 = 256
+    static let blockSize: UInt64 = 64 * 1024
+    static let pageSize = UInt64(FlashInstruction.pageSize)
 
     /// An update under way.
     private struct Progress: Sendable {

@@ -125,6 +125,7 @@ extension SecurityController {
     }
 
     private func answer(_ message: MCTPMessage, _ peer: Peer) {
+        if UpdateRequest.isUpdate(message.body) { return answerUpdate(message, peer) }
         let reply = { @Sendable [self] (response: SecurityResponse) in
             let answer = MCTPMessage(
                 destination: message.source, source: .securityLogic, isTagOwner: false, tag: message.tag,
@@ -143,6 +144,36 @@ extension SecurityController {
             handle(.request(request), reply: reply)
         } catch {
             reply(.status(command: command, error))
+        }
+    }
+
+    /// The BMC's update commands, while it runs.
+    private func answerUpdate(_ message: MCTPMessage, _ peer: Peer) {
+        let reply = { @Sendable [self] (response: UpdateResponse) in
+            let answer = MCTPMessage(
+                destination: message.source, source: .securityLogic, isTagOwner: false, tag: message.tag,
+                body: response.encoded)
+            for packet in answer.packets() { send(.mctp(packet), to: peer) }
+        }
+        let command = message.body[3]
+        do throws(SecurityStatus) {
+            let request = try UpdateRequest(decoding: message.body)
+            let (isRunning, slot, fuses) = state.withLock { state in
+                (state.sequencer.released.contains(.bmc), state.sequencer.updatableSlot, state.sequencer.fuses)
+            }
+            guard peer == .component(.bmc), isRunning else {
+                observer.warning("\(peer.name): \(request.name) denied: only a running BMC may update")
+                throw .notPermitted
+            }
+            updates.handle(request, inactive: slot, fuses: fuses) { [self] response, staged in
+                loop.perform { [self] in
+                    // The record first: who hears that the image is staged may cut the power.
+                    if let staged { handle(.updated(staged)) }
+                    reply(response)
+                }
+            }
+        } catch {
+            reply(.refused(command: command, error, reason: ""))
         }
     }
 

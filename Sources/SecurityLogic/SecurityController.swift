@@ -63,6 +63,7 @@ public final class SecurityController: Sendable {
     let observer: Observer
     private let storage: Storage
     let state: Mutex<State>
+    let updates: UpdateService
 
     public init(loop: EventLoop, gate: FlashGate, sequencer: SecuritySequencer, storage: Storage, observer: Observer) {
         self.loop = loop
@@ -70,6 +71,7 @@ public final class SecurityController: Sendable {
         self.observer = observer
         self.storage = storage
         state = Mutex(State(sequencer: sequencer))
+        updates = UpdateService(gate.chip)
         gate.whenChanged { [weak self] address in
             guard let self else { return }
             loop.perform { self.handle(.flashChanged(address)) }
@@ -89,9 +91,6 @@ public final class SecurityController: Sendable {
     /// The host says that it has booted; any thread.
     public func bootComplete() { loop.perform { [self] in handle(.bootComplete) } }
 
-    /// An authenticated update was written to the slot: the next power cycle tries it. On the loop's thread.
-    public func noteUpdated(_ slot: FirmwareSlot) { handle(.updated(slot)) }
-
     // MARK: Events and actions
 
     func handle(_ event: SecuritySequencer.Event, reply: (@Sendable (SecurityResponse) -> Void)? = nil) {
@@ -102,7 +101,10 @@ public final class SecurityController: Sendable {
             return (actions, Snapshot(state.sequencer, chipSize: gate.chip.knownSize, state.bridge))
         }
         // The gate closes before anybody hears of it, and opens for a component before its reset is released.
-        if actions.contains(.forgetVerified) { gate.forgetVerified() }
+        if actions.contains(.forgetVerified) {
+            gate.forgetVerified()
+            updates.abandon()
+        }
         observer.bridged(after.isBridged)
         gate.setState(FlashGateState(phase: after.flashPhase, released: after.released, slot: after.slotRange))
         if !actions.isEmpty { observer.changed(after) }

@@ -22,6 +22,8 @@ public enum SecurityEvent: Sendable, Hashable {
     /// The slot holds what golden holds; or, with a reason, could not be written, and golden itself runs.
     case recoveryComplete(slot: FirmwareSlot, failure: String?)
     case bootFailed(slot: FirmwareSlot, reason: String)
+    /// The BMC wrote an authenticated image into the slot: the next power cycle tries it.
+    case updateStaged(slot: FirmwareSlot)
     case boardLocked
     case boardFailed(image: String, reason: String)
 
@@ -37,6 +39,7 @@ public enum SecurityEvent: Sendable, Hashable {
         case .recoveryStarted: "RECOVERY_STARTED"
         case .recoveryComplete: "RECOVERY_COMPLETE"
         case .bootFailed: "BOOT_FAILED"
+        case .updateStaged: "UPDATE_STAGED"
         case .boardLocked: "BOARD_LOCKED"
         case .boardFailed: "BOARD_FAILED"
         }

@@ -131,6 +131,12 @@ public struct SecuritySequencer: Sendable {
         if case .running = recovery { true } else { false }
     }
 
+    /// The slot that an update may write now: neither the one that runs nor golden. Nil while nothing runs.
+    var updatableSlot: FirmwareSlot? {
+        guard state == .released || state == .locked, let runningSlot else { return nil }
+        return record.inactive == runningSlot ? record.active : record.inactive
+    }
+
     /// Whether work that was begun for the sequence still matters to it.
     func isCurrent(_ run: Run) -> Bool { run == currentRun }
 
@@ -163,7 +169,7 @@ public struct SecuritySequencer: Sendable {
         case .updated(let slot):
             guard slot != .golden, slot != runningSlot else { return [] }
             record.stage(slot)
-            return [.store(record)]
+            return [.store(record), .emit(.updateStaged(slot: slot))]
         }
     }
 

@@ -116,6 +116,7 @@ extension SecurityEvent {
             ["slot": .string(slot.description)].merging(failure.map { ["reason": .string($0)] } ?? [:]) { own, _ in own
             }
         case .bootFailed(let slot, let reason): ["slot": .string(slot.description), "reason": .string(reason)]
+        case .updateStaged(let slot): ["slot": .string(slot.description)]
         case .firmwareRefused(let image, let reason), .boardFailed(let image, let reason):
             ["image": .string(image), "reason": .string(reason)]
         }
@@ -132,6 +133,7 @@ extension SecurityEvent {
         case .recoveryStarted(let slot): " slot \(slot)"
         case .recoveryComplete(let slot, let failure): " slot \(slot)" + (failure.map { ": \($0)" } ?? "")
         case .bootFailed(let slot, let reason): " slot \(slot): \(reason)"
+        case .updateStaged(let slot): " slot \(slot)"
         case .firmwareRefused(let image, let reason), .boardFailed(let image, let reason): " \(image): \(reason)"
         }
     }

@@ -305,7 +305,7 @@ import Trust
         var sequencer = Sequences.sequencer(.locked)
         #expect(sequencer.handle(.updated(.a)).isEmpty)
         #expect(sequencer.handle(.updated(.golden)).isEmpty)
-        #expect(sequencer.handle(.updated(.b)) == [.store(sequencer.record)])
+        #expect(sequencer.handle(.updated(.b)) == [.store(sequencer.record), .emit(.updateStaged(slot: .b))])
         #expect(sequencer.record.pending == .b)
         #expect(sequencer.runningSlot == .a)
         _ = sequencer.handle(.powerCycle)

@@ -8,18 +8,10 @@
 public import Sideband
 public import Trust
 
-/// A chip that an update is written to; addresses are the chip's.
-public protocol UpdateMedium: ImageReader {
-    /// Sets the bits of a block of 64 KiB.
-    mutating func erase(block address: UInt64) throws(ImageReadError)
-    /// Programs bytes within one page of 256.
-    mutating func program(_ address: UInt64, _ bytes: ArraySlice<UInt8>) throws(ImageReadError)
-}
-
 /// What the BMC's update commands do.
 public struct FirmwareUpdate: Sendable {
-    static let blockSize: UInt64 = 64 * 1024
-    static let pageSize = UInt64(FlashInstruction.pageSize)
+    private static let blockSize = SlotGeometry.blockSize
+    private static let pageSize = SlotGeometry.pageSize
 
     /// An update under way.
     private struct Progress: Sendable {
@@ -57,7 +49,7 @@ public struct FirmwareUpdate: Sendable {
     ///   - inactive: the slot to write; nil while none may be written.
     ///   - fuses: what the manifest must satisfy.
     ///   - medium: the whole chip.
-    public mutating func handle<Medium: UpdateMedium>(
+    public mutating func handle<Medium: SlotMedium>(
         _ request: UpdateRequest, inactive: FirmwareSlot?, fuses: Fuses, medium: inout Medium
     ) -> UpdateResponse {
         if case .query = request {
@@ -121,7 +113,7 @@ public struct FirmwareUpdate: Sendable {
         reason = ""
     }
 
-    private mutating func take<Medium: UpdateMedium>(
+    private mutating func take<Medium: SlotMedium>(
         manifest data: [UInt8], at offset: UInt32, _ fuses: Fuses, _ medium: inout Medium
     ) throws(Refusal) {
         guard state == .authenticating, var current = progress else {
@@ -148,7 +140,7 @@ public struct FirmwareUpdate: Sendable {
         state = .receiving
     }
 
-    private mutating func take<Medium: UpdateMedium>(
+    private mutating func take<Medium: SlotMedium>(
         _ data: [UInt8], at offset: UInt32, _ medium: inout Medium
     ) throws(Refusal) {
         guard state == .receiving, let current = progress else { throw .outOfPlace("no update waits for an image") }
@@ -172,7 +164,7 @@ public struct FirmwareUpdate: Sendable {
         progress?.received += UInt32(data.count)
     }
 
-    private mutating func finish<Medium: UpdateMedium>(_ fuses: Fuses, _ medium: inout Medium) throws(Refusal) {
+    private mutating func finish<Medium: SlotMedium>(_ fuses: Fuses, _ medium: inout Medium) throws(Refusal) {
         guard state == .receiving, let current = progress, current.received == current.size else {
             throw .outOfPlace("the image is not complete")
         }
@@ -193,8 +185,7 @@ public struct FirmwareUpdate: Sendable {
         state = .staged
     }
 
-    /// The block that holds the manifest, from the slot's first byte.
-    private var manifestBlock: UInt64 { FlashLayout.manifest.offset / Self.blockSize * Self.blockSize }
+    private var manifestBlock: UInt64 { SlotGeometry.manifestBlock }
 
     private func write(_ body: () throws(ImageReadError) -> Void) throws(Refusal) {
         do throws(ImageReadError) { try body() } catch {

@@ -60,50 +60,15 @@ enum SlotWork {
         }
     }
 
-    /// Writes `slot` from golden, block by block; what is the same already is left alone. The block with the manifest
-    /// comes last: a slot that is written in part has none, and is refused.
-    ///
-    /// - Parameter isWanted: asked before each block.
-    /// - Returns: nil, or why it failed.
+    /// Writes `slot` from golden; nil, or why it failed.
     static func restore(_ slot: FirmwareSlot, _ chip: FlashChip, isWanted: () -> Bool) -> String? {
-        let block: UInt64 = 64 << 10
-        do throws(SPITargetError) {
-            guard let layout = try? ChipLayout(chipSize: try chip.size()) else { return "the chip has no slots" }
-            let (source, target) = (layout.base(of: .golden), layout.base(of: slot))
-            let manifest = FlashLayout.manifest.offset / block * block
-            // A slot without manifest from the first change on.
-            if try bytes(chip, source + manifest, block) != (try bytes(chip, target + manifest, block)) {
-                try chip.erase(target + manifest, count: block)
-            }
-            let places = Array(stride(from: UInt64(0), to: layout.slotSize, by: Int(block))).filter { $0 != manifest }
-            for place in places + [manifest] {
-                guard isWanted() else { return "it was given up" }
-                let wanted = try bytes(chip, source + place, block)
-                let found = try bytes(chip, target + place, block)
-                guard wanted != found else { continue }
-                if found.contains(where: { $0 != 0xFF }) { try chip.erase(target + place, count: block) }
-                for page in stride(from: 0, to: wanted.count, by: FlashInstruction.pageSize) {
-                    let piece = wanted[page..<page + FlashInstruction.pageSize]
-                    if piece.contains(where: { $0 != 0xFF }) { try chip.program(target + place + UInt64(page), piece) }
-                }
-                guard try bytes(chip, target + place, block) == wanted else {
-                    return "the block at 0x\(String(target + place, radix: 16)) does not keep what is written"
-                }
-            }
-            return nil
+        do throws(ImageReadError) {
+            var medium = try FlashChipMedium(chip)
+            guard let layout = try? ChipLayout(chipSize: medium.byteCount) else { return "the chip has no slots" }
+            return SlotRestoration.restore(slot, &medium, layout, isWanted: isWanted)
         } catch {
             return error.description
         }
-    }
-
-    private static func bytes(_ chip: FlashChip, _ address: UInt64, _ count: UInt64) throws(SPITargetError) -> [UInt8] {
-        var bytes: [UInt8] = []
-        bytes.reserveCapacity(Int(count))
-        try chip.read(address, count) { piece in
-            // Safety: the buffer is valid in the closure, and copied there.
-            unsafe piece.withUnsafeBytes { unsafe bytes.append(contentsOf: $0) }
-        }
-        return bytes
     }
 
     /// What the fuses may be raised to.

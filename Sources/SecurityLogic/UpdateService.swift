@@ -1,37 +1,7 @@
-internal import Serprog
 internal import Sideband
 internal import Synchronization
 internal import Trust
 internal import Wire
-
-/// The chip as an update writes it.
-private struct FlashChipMedium: UpdateMedium {
-    let chip: FlashChip
-    var reader: FlashChipReader
-
-    init(_ chip: FlashChip) throws(ImageReadError) {
-        self.chip = chip
-        reader = try FlashChipReader(chip, recording: false)
-    }
-
-    var byteCount: UInt64 { reader.byteCount }
-
-    mutating func read(offset: UInt64, count: UInt64, _ body: (RawSpan) -> Void) throws(ImageReadError) {
-        try reader.read(offset: offset, count: count, body)
-    }
-
-    mutating func erase(block address: UInt64) throws(ImageReadError) {
-        try change { () throws(SPITargetError) in try chip.erase(address, count: FirmwareUpdate.blockSize) }
-    }
-
-    mutating func program(_ address: UInt64, _ bytes: ArraySlice<UInt8>) throws(ImageReadError) {
-        try change { () throws(SPITargetError) in try chip.program(address, bytes) }
-    }
-
-    private func change(_ body: () throws(SPITargetError) -> Void) throws(ImageReadError) {
-        do throws(SPITargetError) { try body() } catch { throw ImageReadError(error.description) }
-    }
-}
 
 /// The shell of `FirmwareUpdate`: a thread of its own, since a chip takes its time, and the chip.
 final class UpdateService: Sendable {

@@ -189,6 +189,37 @@ extension LiveBoard {
         }
     }
 
+    @Test func `an update that is cut off at any byte leaves the old image or the new one`() throws {
+        var generator = SeededGenerator.fresh()
+        let own = try ProvisionedBoard()
+        let old = try own.image("old", version: 1)
+        try own.fill(a: old, b: old, golden: old)
+        let new = try own.image("new", version: 1)
+        let size = Double(try Data(contentsOf: URL(fileURLWithPath: new)).count)
+        for _ in 0..<6 {
+            let place = Int64(Double.random(in: 0..<1, using: &generator) * size)
+            do {
+                // Busy for a twentieth of a real chip's time, so that the cut finds it at work.
+                let board = try own.start("flash0.busy-time=5", "flash0.seed=\(generator.next() >> 1)")
+                try #require(board.up.status == 0, "seed \(generator.seed): \(board.up.output)")
+                _ = try board.qmp("bmc0", "update-firmware", "file=\(new)")
+                #expect(
+                    eventually {
+                        let state = try? board.qmp("bmc0", "query-update")
+                        return state?["sent"]?.integerValue ?? 0 >= place || state?["state"] == "failed"
+                    })
+                let launcher = try #require(board.record()["supervisor"]?.integerValue.flatMap { pid_t(exactly: $0) })
+                kill(launcher, SIGKILL)
+                // The file's lock goes with the chip's process.
+                #expect(eventually { kill(launcher, 0) != 0 })
+            }
+            let board = try own.start()
+            try #require(board.up.status == 0, "at \(place), seed \(generator.seed): \(board.up.output)")
+            let state = try board.security()
+            #expect(state["state"] == "locked" && ["old", "new"].contains(state["image"]?.stringValue), "\(state)")
+        }
+    }
+
     private func lines(_ text: String) -> Int { text.split(separator: "\n").count }
     private func isUp(_ text: String) -> Bool { text.contains("BOARD_UP") }
 }

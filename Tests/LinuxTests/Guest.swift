@@ -21,10 +21,14 @@ enum Guest {
     }
 
     /// Waits until the shell asks for a command; what was printed before. (What is typed earlier, login throws away.)
+    ///
+    /// - Parameter keepingMessages: whether the kernel's messages shall go on to come on the console, in the middle of what
+    ///   programs print; otherwise those of emergencies only.
     @discardableResult
-    static func waitForShell(_ console: GuestConsole) throws -> String {
+    static func waitForShell(_ console: GuestConsole, keepingMessages: Bool = false) throws -> String {
         let boot = try console.wait(for: "Baseboard guest: ready\r\n", within: .seconds(180))
         try console.wait(for: "~ # ")
+        if !keepingMessages { _ = try console.run("dmesg -n 1") }
         return boot
     }
 }

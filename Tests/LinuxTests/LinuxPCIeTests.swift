@@ -34,7 +34,7 @@ struct LinuxPCIeTests {
         }
         let host = try LoneHost(arguments)
         let console = host.console
-        let boot = try Guest.waitForShell(console)
+        let boot = try Guest.waitForShell(console, keepingMessages: true)
         for port in 1...8 { #expect(boot.contains("0000:00:0\(port).0: AER: enabled with IRQ"), "\(boot)") }
         #expect(try console.run("ls -d /sys/bus/pci/devices/0000:0[1-8]:00.*|wc -l").output == "15\n")
         #expect(try console.run("cat /sys/bus/pci/devices/0000:01:00.0/doe_features/*").output.contains("0001:00"))
@@ -185,7 +185,7 @@ struct LinuxDriverTests {
             "--connect", "rp1=\(folder.file("net"))",
         ])
         let console = host.console
-        try Guest.waitForShell(console)
+        try Guest.waitForShell(console, keepingMessages: true)
         let control = try QMPClient(path: host.folder.file("control"))
         _ = try console.run("disk() { until [ -b /dev/nvme0n1 ]; do usleep 10000; done; }; disk")
         #expect(try console.run(Self.sum).output == content)

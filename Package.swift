@@ -116,7 +116,8 @@ let package = Package(
             // It runs itself under Debian 12's callgrind, which ends when it reads this much of DWARF 5.
             linkerSettings: [.unsafeFlags(["-Xlinker", "--strip-debug"])]),
         .executableTarget(
-            name: "fuzz", dependencies: ["RingFuzz", "VFIOUserFuzz", argumentParser], path: "Sources/fuzz", swiftSettings: common),
+            name: "fuzz", dependencies: ["RingFuzz", "VFIOUserFuzz", argumentParser], path: "Sources/fuzz",
+            swiftSettings: common),
 
         // The cards in QEMU (scripts/interop-qemu).
         .executableTarget(

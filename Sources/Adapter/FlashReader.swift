@@ -4,9 +4,6 @@ import Trust
 /// The board's flash chip as the verifier reads it: through the security logic, over serprog, in whole pages, of which
 /// the logic keeps digests: the host executes the pages that passed here or none.
 struct FlashReader: ImageReader {
-    /// Bytes of a page that the logic digests. Held by Sources/SecurityLogic/PageDigests.swift too.
-    private static let pageSize: UInt64 = 4096
-
     private let client: SerprogClient
     let byteCount: UInt64
 
@@ -36,17 +33,10 @@ struct FlashReader: ImageReader {
             throw ImageReadError("bytes \(offset) to \(offset &+ count) of a flash chip of \(byteCount)")
         }
         guard count > 0 else { return }
-        let start = offset & ~(Self.pageSize - 1)
-        // The pages lie in a chip of whole pages, at most 2 GiB.
-        let end = (offset + count + Self.pageSize - 1) & ~(Self.pageSize - 1)
-        var place = start
+        var pages = WholePages(around: offset, count: count)
         do throws(SerprogError) {
-            try client.readFlash(offset: UInt32(start), count: Int(end - start)) { piece in
-                // Of the first and the last page, what was asked for.
-                let from = max(place, offset)
-                let upTo = min(place + UInt64(piece.byteCount), offset + count)
-                if from < upTo { body(piece.extracting(Int(from - place)..<Int(upTo - place))) }
-                place += UInt64(piece.byteCount)
+            try client.readFlash(offset: UInt32(pages.start), count: Int(pages.end - pages.start)) { piece in
+                pages.take(piece, body)
             }
         } catch {
             throw ImageReadError("the flash chip at \(offset): \(error)")

@@ -1,4 +1,5 @@
 internal import Crypto
+internal import Trust
 internal import Synchronization
 
 /// What the verifier saw: a digest of every 4 KiB page that passed while the firmware was verified.
@@ -7,7 +8,7 @@ internal import Synchronization
 /// the chip's content changes in between. SHA-256, because processors have instructions for it: at 1.7 GB/s it costs a
 /// verification by SHA-384 at 0.86 GB/s little.
 public final class PageDigests: Sendable {
-    public static let pageSize = 4096
+    public static let pageSize = Int(WholePages.pageSize)
 
     /// How a page's bytes compare with what was verified.
     enum Comparison: Sendable { case same, different, neverSeen }

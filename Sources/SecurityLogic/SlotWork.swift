@@ -19,17 +19,10 @@ struct FlashChipReader: ImageReader {
             throw ImageReadError("bytes \(offset) to \(offset &+ count) of a flash chip of \(byteCount)")
         }
         guard count > 0 else { return }
-        let page = UInt64(PageDigests.pageSize)
-        let start = offset - offset % page
-        let end = (offset + count + page - 1) / page * page
-        var place = start
+        var pages = WholePages(around: offset, count: count)
         do throws(SPITargetError) {
-            try chip.read(start, end - start, recording: isRecording) { piece in
-                // Of the first and the last page, what was asked for.
-                let from = max(place, offset)
-                let upTo = min(place + UInt64(piece.byteCount), offset + count)
-                if from < upTo { body(piece.extracting(Int(from - place)..<Int(upTo - place))) }
-                place += UInt64(piece.byteCount)
+            try chip.read(pages.start, pages.end - pages.start, recording: isRecording) { piece in
+                pages.take(piece, body)
             }
         } catch {
             throw ImageReadError(error.description)

@@ -51,3 +51,34 @@ public struct ByteArrayReader: ImageReader {
         body(bytes.span.bytes.extracting(Int(offset)..<Int(offset + count)))
     }
 }
+
+/// The whole pages around a range, and what of them is wanted: for readers of a chip whose pages are digested as they pass.
+public struct WholePages: Sendable {
+    /// Bytes of a page.
+    public static let pageSize: UInt64 = 4096
+
+    /// Where the first page begins, and where the last one ends.
+    public let start: UInt64
+    public let end: UInt64
+    private let wanted: Range<UInt64>
+    private var place: UInt64
+
+    /// - Parameters:
+    ///   - offset: of the range, in a medium of whole pages of at most 4 GiB.
+    ///   - count: its bytes, above zero.
+    public init(around offset: UInt64, count: UInt64) {
+        precondition(count > 0 && offset <= 1 << 32 && count <= 1 << 32, "a range lies in a chip")
+        wanted = offset..<offset + count
+        start = offset / Self.pageSize * Self.pageSize
+        end = (offset + count + Self.pageSize - 1) / Self.pageSize * Self.pageSize
+        place = start
+    }
+
+    /// Takes the next piece of the pages; gives `body` what is wanted of it, if anything is.
+    public mutating func take(_ piece: RawSpan, _ body: (RawSpan) -> Void) {
+        let from = max(place, wanted.lowerBound)
+        let upTo = min(place + UInt64(piece.byteCount), wanted.upperBound)
+        if from < upTo { body(piece.extracting(Int(from - place)..<Int(upTo - place))) }
+        place += UInt64(piece.byteCount)
+    }
+}

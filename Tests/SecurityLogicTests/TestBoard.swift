@@ -16,15 +16,10 @@ extension SerprogClient {
         var byteCount: UInt64 { FlashLayout.chipSize }
 
         mutating func read(offset: UInt64, count: UInt64, _ body: (RawSpan) -> Void) throws(ImageReadError) {
-            let start = offset & ~0xFFF
-            let end = (offset + count + 0xFFF) & ~0xFFF
-            var place = start
+            var pages = WholePages(around: offset, count: count)
             do throws(SerprogError) {
-                try client.readFlash(offset: UInt32(start), count: Int(end - start)) { piece in
-                    let from = max(place, offset)
-                    let upTo = min(place + UInt64(piece.byteCount), offset + count)
-                    if from < upTo { body(piece.extracting(Int(from - place)..<Int(upTo - place))) }
-                    place += UInt64(piece.byteCount)
+                try client.readFlash(offset: UInt32(pages.start), count: Int(pages.end - pages.start)) { piece in
+                    pages.take(piece, body)
                 }
             } catch {
                 throw ImageReadError(error.description)

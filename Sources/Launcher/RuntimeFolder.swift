@@ -9,8 +9,9 @@
 //       COMPONENT.notify     readiness datagrams
 //
 // When a board ends, its sockets are removed; board.json, timeline.jsonl and logs stay, so that `ps`, `timeline` and
-// `logs` tell what happened. The next `up` of that name clears them. The surprise: `lock` is never removed, since two
-// processes could then hold locks on two files of one name.
+// `logs` tell what happened. The next `up` of that name clears them, once what still runs of a board whose supervisor was
+// killed is gone (DeadBoard.swift). The surprise: `lock` is never removed, since two processes could then hold locks on
+// two files of one name.
 
 internal import Glibc
 internal import Wire
@@ -46,11 +47,17 @@ public struct RuntimeFolder: Sendable, Equatable {
     public enum Found: Sendable, Equatable {
         /// Nothing, or what a board that ended in order leaves.
         case clean
-        /// The sockets and records of a board whose supervisor died.
-        case stale(pid: Int32?)
+        /// The sockets and records of a board whose supervisor died; `killed` are the components of it that still ran and
+        /// did not end by themselves.
+        case stale(pid: Int32?, killed: [String] = [])
     }
 
-    /// Makes the folder if need be, takes its lock, and clears what an earlier board left.
+    /// How long the processes of a board whose supervisor died may take to follow it: as long as when a board ends in
+    /// order. They take milliseconds, unless one hangs.
+    private static let patience = SupervisorOptions().patience
+
+    /// Makes the folder if need be, takes its lock, and clears what an earlier board left; what is left of its processes
+    /// is gone when this returns.
     ///
     /// - Throws: `.boardRuns` where a supervisor holds the lock; nothing has been touched then.
     public func take() throws(LaunchError) -> (lock: RuntimeLock, found: Found) {
@@ -71,13 +78,14 @@ public struct RuntimeFolder: Sendable, Equatable {
         }
         let earlier = ownerPID
         let isStale = Files.names(in: path).contains { $0.hasSuffix(".sock") || $0.hasSuffix(".notify") }
+        let killed = isStale ? DeadBoard(self).waitForEnd(patience: Self.patience) : []
         clear()
         guard ftruncate(file.rawValue, 0) == 0 else { throw .last("ftruncate", lockPath, folder: path, code: errno) }
         do throws(WireError) { try file.writeAll(Array("\(getpid())\n".utf8), subject: lockPath) } catch {
             throw .wire(error, in: path)
         }
         guard unsafe mkdir(logFolder, 0o700) == 0 else { throw .last("mkdir", logFolder, folder: path, code: errno) }
-        return (RuntimeLock(file), isStale ? .stale(pid: earlier) : .clean)
+        return (RuntimeLock(file), isStale ? .stale(pid: earlier, killed: killed) : .clean)
     }
 
     /// The parents of the base folder that an override may lack; made for this user alone.

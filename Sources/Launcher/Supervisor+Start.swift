@@ -12,9 +12,10 @@ extension Supervisor {
         let folder = plan.folder
         let (lock, found) = try folder.take()
         self.lock = lock
-        if case .stale(let pid) = found {
+        if case .stale(let pid, let killed) = found {
             let owner = pid.map { " (pid \($0))" } ?? ""
             report.notice("cleared what a dead board '\(plan.board.name)'\(owner) left in \(folder.path)")
+            for name in killed { report.notice("\(name) of the dead board did not end; killed") }
         }
         do throws(LaunchError) {
             do throws(WireError) {
@@ -72,6 +73,8 @@ extension Supervisor {
             part.lastSign = .now
             part.output?.writing = nil
         }
+        // Before anybody can know that they run: the next 'up' finds them by it should this process be killed.
+        writeRecord()
         tell("PROCESSES_STARTED", ["count": .integer(Int64(parts.count))])
     }
 

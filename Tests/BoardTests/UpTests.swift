@@ -120,6 +120,19 @@ import Wire
         _ = try bench.baseboard("down")
     }
 
+    @Test func `what still runs of a killed board is gone before the next one starts, even what hangs`() throws {
+        let bench = LauncherBench()
+        try bench.up(behaviour: "bmc0=boot,flash0=stubborn")
+        let record = try bench.record()
+        kill(Int32(try #require(record["supervisor"]?.integerValue)), SIGKILL)
+        let again = try bench.baseboard("up", "-d", bench.topology, behaviour: "bmc0=boot")
+        #expect(again.status == 0, "\(again.output)")
+        #expect(bench.pids(record).allSatisfy { !isAlive($0) })
+        #expect(again.output.contains("flash0 of the dead board did not end; killed"), "\(again.output)")
+        #expect(!again.output.contains("host0 of the dead board"), "\(again.output)")
+        _ = try bench.baseboard("down")
+    }
+
     @Test func `a missing executable is one clear error and starts nothing`() throws {
         let bench = LauncherBench()
         try FileManager.default.removeItem(atPath: "\(bench.executables)/bmc")

@@ -2,15 +2,20 @@ internal import Foundation
 public import QMP
 internal import Wire
 
-/// A whole board of real components, started by `baseboard up -d` in a runtime folder of its own; taken down when let
-/// go. Its flash holds the image that scripts/build-firmware made, unless told otherwise.
+/// A whole board of real components, started by `baseboard up -d`; taken down when let go. Its flash holds the image that
+/// scripts/build-firmware made, unless told otherwise.
 public final class LiveBoard {
-    public let folder = TemporaryFolder()
+    /// The runtime folder.
+    public let folder: TemporaryFolder
     /// What `up` printed, and how it ended.
     public private(set) var up: (status: Int32?, output: String) = (nil, "")
 
-    /// Starts `topology`, a path in the package's folder.
-    public init(_ topology: String = "topology/server.yaml", _ arguments: [String] = []) throws {
+    /// Starts `topology`, a path in the package's folder, in a runtime folder of its own unless one is given.
+    public init(
+        _ topology: String = "topology/server.yaml", _ arguments: [String] = [],
+        in folder: TemporaryFolder = TemporaryFolder()
+    ) throws {
+        self.folder = folder
         up = try baseboard(["up", "-d", packageFolder + "/" + topology] + arguments)
     }
 

@@ -124,7 +124,8 @@ let package = Package(
             name: "interop", dependencies: ["QMP", "Wire", argumentParser], swiftSettings: common),
 
         // Tests, one folder a library or executable; Board boots whole ones.
-        .target(name: "TestKit", dependencies: ["QMP", "Wire"], path: "Tests/TestKit", swiftSettings: common),
+        .target(
+            name: "TestKit", dependencies: ["QMP", "VFIOUser", "Wire"], path: "Tests/TestKit", swiftSettings: common),
         .executableTarget(
             name: "test-component", dependencies: ["Component", "QMP", "Wire", argumentParser],
             path: "Tests/TestComponent", swiftSettings: common),

@@ -71,7 +71,7 @@ final class QueuePair {
 }
 
 /// A controller behind a vfio-user server, with 4 MiB of host memory at 2 GiB, and a driver of it.
-final class TestHost {
+final class TestHost: DeviceHolder {
     static let base: UInt64 = 0x8000_0000
     static let size = 4 << 20
     let controller: NVMeController

@@ -7,17 +7,6 @@ import Wire
 
 /// The state of a controller goes to another one that shares its host's memory, and the host's queues go on.
 struct MigrationTests {
-    private func save(_ host: TestHost) throws -> [UInt8] {
-        try host.client.setMigrationState(.stopCopy)
-        return try host.client.readMigrationData()
-    }
-
-    private func restore(_ state: [UInt8], _ host: TestHost) throws {
-        try host.client.setMigrationState(.resuming)
-        try host.client.writeMigrationData(state)
-        try host.client.setMigrationState(.running)
-    }
-
     /// Writes one block of a byte, without waiting.
     private func push(_ number: Int, _ host: TestHost, _ queue: QueuePair, _ data: UInt64) {
         host.store([UInt8](repeating: UInt8(number + 1), count: 512), at: data + UInt64(number * 512))
@@ -43,10 +32,10 @@ struct MigrationTests {
         #expect(try source.run(Entry(opcode: 10, dwords: [7])).status == 0)
         for number in 0..<4 { push(number, source, queue, data) }
         source.ringTail(queue)
-        let state = try save(source)
+        let state = try source.saveState()
         for number in 4..<8 { push(number, source, queue, data) }
         let target = try TestHost([store], isEnabled: false, memory: source.ram)
-        try restore(state, target)
+        try target.restore(state)
         #expect(target.status & 1 == 1)
         target.ringTail(queue)
         for _ in 0..<8 { #expect(try target.wait(queue).status == 0) }
@@ -70,20 +59,19 @@ struct MigrationTests {
         push(0, host, queue, host.pages(1))
         host.ringTail(queue)
         #expect(eventually { host.controller.snapshot.delayed == 1 })
-        _ = try save(host)
+        _ = try host.saveState()
         #expect(host.poll(queue, ringsHead: false)?.status == 0)
     }
 
     @Test func `another controller's state is refused`() throws {
         let store = try BlockStore(memory: 1 << 20)
-        let state = try save(try TestHost([store]))
+        let state = try TestHost([store]).saveState()
         let others = [
             try TestHost([store], pairs: 3), try TestHost([store, store]), try TestHost([BlockStore(memory: 1 << 19)]),
             try TestHost([BlockStore(memory: 1 << 20, blockSize: 4096)]),
         ]
         for host in others {
-            try host.client.setMigrationState(.resuming)
-            try host.client.writeMigrationData(state)
+            try host.load(state)
             #expect(throws: VFIOUserError.refused(.deviceFeature, .invalid)) {
                 try host.client.setMigrationState(.stop)
             }
@@ -98,7 +86,7 @@ struct MigrationTests {
         _ = try source.makeQueues(2)
         source.push(Entry(opcode: 0x0C))
         source.ringTail(source.admin)
-        let good = try save(source)
+        let good = try source.saveState()
         let target = try TestHost([store], isEnabled: false, memory: source.ram)
         // The controller's part lies behind the stream's head, the configuration space and the table of five vectors.
         let own = 12 + 1 + 4096 + 5 * 16
@@ -109,8 +97,7 @@ struct MigrationTests {
                     Bool.random(using: &generator) ? 0xFF : .random(in: 0...255, using: &generator)
             }
             if round % 5 == 0 { bad.removeLast(Int.random(in: 0..<300, using: &generator)) }
-            try target.client.setMigrationState(.resuming)
-            try target.client.writeMigrationData(bad)
+            try target.load(bad)
             if (try? target.client.setMigrationState(.running)) != nil {
                 for doorbell in 0..<6 { target.ring(doorbell, 1) }
             }

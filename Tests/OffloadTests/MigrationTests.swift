@@ -8,7 +8,7 @@ import Wire
 /// The control ring's state goes to another card that shares the host's memory, and the host's ring goes on.
 struct MigrationTests {
     /// A card behind a vfio-user server of its own.
-    private final class Served {
+    private final class Served: DeviceHolder {
         let client: VFIOUserClient
         let card: OffloadCard
         private let far: Socket
@@ -76,21 +76,15 @@ struct MigrationTests {
         return card
     }
 
-    private func save(_ card: Served) throws -> [UInt8] {
-        try card.client.setMigrationState(.stopCopy)
-        return try card.client.readMigrationData()
-    }
-
     @Test func `the ring goes on with another card, and a doorbell rung while it was stopped is served`() throws {
         let source = try ready()
         try source.client.setMigrationState(.stop)
         fill(1)
         source.set(0x1C, 2)
         #expect(status(1) == 0xFFFF)
-        let state = try save(source)
+        let state = try source.saveState()
         let target = try Served(ram)
-        try target.client.setMigrationState(.resuming)
-        try target.client.writeMigrationData(state)
+        try target.load(state)
         #expect(status(1) == 0xFFFF)
         try target.client.setMigrationState(.running)
         #expect(status(1) == 0 && target.register(0x20) == 2)
@@ -102,7 +96,7 @@ struct MigrationTests {
 
     @Test func `no state that was cut or changed makes a card trap, and it works after a reset`() throws {
         var generator = SeededGenerator.fresh()
-        let good = try save(try ready())
+        let good = try ready().saveState()
         let target = try Served(ram)
         // The card's part is the last 27 bytes.
         for round in 0..<500 {
@@ -112,8 +106,7 @@ struct MigrationTests {
                     .random(in: 0...255, using: &generator)
             }
             if round % 5 == 0 { bad.removeLast(Int.random(in: 1..<40, using: &generator)) }
-            try target.client.setMigrationState(.resuming)
-            try target.client.writeMigrationData(bad)
+            try target.load(bad)
             if (try? target.client.setMigrationState(.running)) != nil { target.set(0x1C, 2) }
             try target.client.reset()
             #expect(!target.client.isGone, "seed \(generator.seed), round \(round)")
@@ -123,8 +116,7 @@ struct MigrationTests {
         for (place, value) in [(27, UInt8(9)), (25, 3), (4, 7)] {
             var bad = good
             bad[bad.count - place] = value
-            try target.client.setMigrationState(.resuming)
-            try target.client.writeMigrationData(bad)
+            try target.load(bad)
             #expect(throws: VFIOUserError.refused(.deviceFeature, .invalid)) {
                 try target.client.setMigrationState(.stop)
             }

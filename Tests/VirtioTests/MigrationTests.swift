@@ -2,6 +2,7 @@ import BlockStore
 import Ethernet
 import Foundation
 import PCIe
+import TestKit
 import Testing
 import VFIOUser
 import Virtio
@@ -9,19 +10,6 @@ import Wire
 
 /// The state of a function goes to another one that shares its driver's memory, and the driver's rings go on.
 struct MigrationTests {
-    /// Stops a function and takes its state.
-    private func save(_ rig: FunctionRig) throws -> [UInt8] {
-        try rig.client.setMigrationState(.stopCopy)
-        return try rig.client.readMigrationData()
-    }
-
-    /// Gives a state to another function and lets it run.
-    private func restore(_ state: [UInt8], _ rig: FunctionRig) throws {
-        try rig.client.setMigrationState(.resuming)
-        try rig.client.writeMigrationData(state)
-        try rig.client.setMigrationState(.running)
-    }
-
     /// A second disk on the same store and the same memory.
     private func disk(_ store: BlockStore, _ memory: Memory) throws -> FunctionRig {
         let loop = try EventLoop()
@@ -54,10 +42,10 @@ struct MigrationTests {
         // Requests are added on both sides of the move; some are done here, some there.
         for number in 0..<4 { add(number, source, &queue) }
         if queue.publish() { source.rig.driver.kick(0) }
-        state = try save(source.rig)
+        state = try source.rig.saveState()
         for number in 4..<8 { add(number, source, &queue) }
         _ = queue.publish()
-        try restore(state, target)
+        try target.restore(state)
         for _ in 0..<8 {
             let answer1 = queue.awaitAnswer()
             #expect(answer1?.written == 1)
@@ -85,8 +73,8 @@ struct MigrationTests {
         #expect(sectors == (0..<12).flatMap { [UInt8](repeating: UInt8($0 + 1), count: 512) })
         #expect(source.rig.log.all.isEmpty && target.log.all.isEmpty)
         // And back again, to the one that was stopped.
-        let back = try save(target)
-        try restore(back, source.rig)
+        let back = try target.saveState()
+        try source.rig.restore(back)
         add(12, source, &queue)
         if queue.publish() { source.rig.driver.kick(0) }
         let answer4 = queue.awaitAnswer()
@@ -100,7 +88,7 @@ struct MigrationTests {
         add(0, source, &queue)
         if queue.publish() { source.rig.driver.kick(0) }
         #expect(eventually { source.store.faults.entries.allSatisfy { $0.hits == 1 } })
-        _ = try save(source.rig)
+        _ = try source.rig.saveState()
         #expect(queue.hasUsed && source.rig.memory.load(UInt8.self, 0x30_0000 + 16) == 0)
     }
 
@@ -112,7 +100,7 @@ struct MigrationTests {
         if queue.publish() { source.rig.driver.kick(0) }
         // The worker has looked: it answers this before.
         #expect(source.rig.driver.status.contains(.driverOK))
-        _ = try save(source.rig)
+        _ = try source.rig.saveState()
         #expect(!queue.hasUsed)
         try source.rig.client.setMigrationState(.running)
         let answer5 = queue.awaitAnswer()
@@ -124,11 +112,11 @@ struct MigrationTests {
         let source = rig.nodes[0]
         #expect(source.command([1, 1, 0x52, 0x54, 0, 0, 0, 9]) == NetControl.success)
         #expect(source.command([0, 0, 0]) == NetControl.success)
-        let state = try save(source.rig)
+        let state = try source.rig.saveState()
         let port = SwitchFabric(ports: [], functions: ["f"], loop: rig.loop).functions[0]
         let target = try FunctionRig(
             VirtioNet.joined(to: port, address: NetRig.addresses[1]), memory: source.rig.memory, joined: rig.worker)
-        try restore(state, target)
+        try target.restore(state)
         let driver = target.driver
         #expect((0..<6).map { driver.read(driver.device, $0, 1) } == [0x52, 0x54, 0, 0, 0, 9])
         #expect(driver.status.contains(.driverOK))
@@ -156,8 +144,8 @@ struct MigrationTests {
         source.driver.start()
         #expect(device.input(Array("hello".utf8).span.bytes) == 5)
         let (_, target, other) = try console()
-        let state = try save(source)
-        try restore(state, target)
+        let state = try source.saveState()
+        try target.restore(state)
         var queue = DriverQueue(
             other.mapping, offset: 0, base: Memory.base, size: 16, packed: false, eventIndex: false)
         _ = queue.added(.init(Memory.base + 0x1_0000, 64, writable: true))
@@ -181,7 +169,7 @@ struct MigrationTests {
             #expect(answer7?.written == 64)
         }
         let target = try FunctionRig(VirtioEntropy(), memory: source.memory)
-        try restore(try save(source), target)
+        try target.restore(source.saveState())
         _ = queue.added(.init(Memory.base + 0x1_0000, 32, writable: true))
         if queue.publish() { target.driver.kick(0) }
         let answer8 = queue.awaitAnswer()
@@ -191,8 +179,7 @@ struct MigrationTests {
     // MARK: Refusals
 
     private func refuses(_ state: [UInt8], _ rig: FunctionRig) throws {
-        try rig.client.setMigrationState(.resuming)
-        try rig.client.writeMigrationData(state)
+        try rig.load(state)
         #expect(throws: VFIOUserError.refused(.deviceFeature, .invalid)) { try rig.client.setMigrationState(.stop) }
         try rig.client.reset()
         #expect(try rig.client.migrationState() == .running)
@@ -200,12 +187,12 @@ struct MigrationTests {
 
     @Test func `another kind of device, a larger disk and other blocks are refused`() throws {
         let source = try BlockRig(RingKind.all[1])
-        let state = try save(source.rig)
+        let state = try source.rig.saveState()
         try refuses(state, try FunctionRig(VirtioEntropy()))
         try refuses(state, try disk(BlockStore(memory: 1 << 19), try Memory()))
         try refuses(state, try disk(BlockStore(memory: 1 << 20, blockSize: 4096), try Memory()))
         // A larger one stands in.
-        try restore(state, try disk(BlockStore(memory: 1 << 21), source.rig.memory))
+        try disk(BlockStore(memory: 1 << 21), source.rig.memory).restore(state)
     }
 
     @Test func `no state that was cut or changed makes a function trap, and it works after a reset`() throws {
@@ -214,9 +201,9 @@ struct MigrationTests {
         for kind in [RingKind.all[1], RingKind.all[3]] {
             let source = try BlockRig(kind)
             #expect(source.request(1, sector: 1, out: [UInt8](repeating: 1, count: 512))?.status == 0)
-            let state = try save(source.rig)
+            let state = try source.rig.saveState()
             let net = try NetRig(kind, queuePairs: 2)
-            let network = try save(net.nodes[0].rig)
+            let network = try net.nodes[0].rig.saveState()
             let targets = [
                 (try disk(source.store, source.rig.memory), state),
                 (
@@ -236,8 +223,7 @@ struct MigrationTests {
                         random.below(3) == 0 ? 0xFF : UInt8(random.below(256))
                 }
                 if random.below(4) == 0 { bad.removeLast(random.below(200)) }
-                try target.client.setMigrationState(.resuming)
-                try target.client.writeMigrationData(bad)
+                try target.load(bad)
                 if (try? target.client.setMigrationState(.running)) != nil { target.driver.kick(0) }
                 try target.client.reset()
                 #expect(!target.client.isGone, "seed \(seed), round \(round)")

@@ -1,6 +1,7 @@
 import Ethernet
 import PCIe
 import Synchronization
+import TestKit
 import Testing
 import VFIOUser
 import Virtio
@@ -105,7 +106,7 @@ final class QueueRig {
 }
 
 /// A virtio function behind vfio-user, with a worker of its own and a driver that knows its structures.
-final class FunctionRig: Sendable {
+final class FunctionRig: DeviceHolder, Sendable {
     let memory: Memory
     let function: VirtioFunction
     let endpoint: Endpoint

@@ -72,7 +72,7 @@ public enum FirmwareRefusal: Error, Equatable, Sendable, CustomStringConvertible
         case .invalidSignature: "signature invalid"
         case .wrongBoard(let found, let expected): "wrong board: image is for \(found), this is \(expected)"
         case .securityVersionTooLow(let found, let minimum):
-            "security version \(found) is below the minimum \(minimum)"
+            "security version \(found) is below the minimum \(minimum) of the fuses: build the image with at least that"
         case .securityVersionNotGranted(let found, let minimum):
             "security version \(found) is below what the signer may sign, \(minimum)"
         case .componentOutOfRange(let name, let end?, let slotSize):

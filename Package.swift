@@ -69,7 +69,7 @@ let package = Package(
         library("Virtio", ["BlockStore", "Ethernet", "PCIe", "VFIOUser", "Wire"], audited),
         library("RISCV", ["CSystem"], hot),
         library("GDBRemote"),
-        library("Machine", ["GDBRemote", "LPC", "RISCV", "PCIe", "Serprog", "Sideband", "Wire"], audited),
+        library("Machine", ["GDBRemote", "LPC", "RISCV", "PCIe", "Serprog", "Wire"], audited),
         library("Crypto", ["COpenSSL"], audited),
         library("Trust", ["Crypto", "QMP", "Wire"]),
         library("SPINOR", ["Serprog", "Wire"], audited),
@@ -82,7 +82,7 @@ let package = Package(
         library("PCINames", ["CPCI"], audited),
 
         // What every executable shares, and the board's model.
-        library("Component", ["CSystemd", "QMP", "Wire", argumentParser, logging], audited),
+        library("Component", ["CSystemd", "QMP", "Sideband", "Wire", argumentParser, logging], audited),
         library("Topology", ["Component", yams]),
         library("Launcher", ["Component", "QMP", "Topology", "Wire"], audited),
 
@@ -105,7 +105,7 @@ let package = Package(
             ["Adapter", "Ethernet", "PCIe", "QMP", "Serprog", "Sideband", "Trust", "VFIOUser", "Virtio", "Wire"]),
         component(
             "offload-card",
-            ["BlockStore", "Ethernet", "NVMe", "Offload", "PCIe", "QMP", "VFIOUser", "Virtio", "Wire"]),
+            ["BlockStore", "Ethernet", "NVMe", "Offload", "PCIe", "QMP", "Sideband", "VFIOUser", "Virtio", "Wire"]),
         .executableTarget(
             name: "bench",
             dependencies: [
@@ -160,7 +160,7 @@ let package = Package(
                 "Adapter", "Crypto", "Ethernet", "PCIe", "QMP", "Serprog", "Sideband", "Trust", "VFIOUser", "Virtio",
                 "Wire",
             ]),
-        tests("Offload", ["Offload", "PCIe", "QMP", "VFIOUser", "Virtio", "Wire"]),
+        tests("Offload", ["Offload", "PCIe", "QMP", "Sideband", "VFIOUser", "Virtio", "Wire"]),
         tests("Management", ["Management", "Ethernet", "LPC", "QMP", "Sideband", "Wire"]),
         tests("Component", ["Component", "QMP", "Wire"]),
         tests("Topology", ["Topology"]),

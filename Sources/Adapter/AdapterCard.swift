@@ -55,6 +55,7 @@ public final class AdapterCard: MigratableModel {
 
     /// The switch's other ports belong to the board, not to the host: a reset of the function leaves them alone.
     public func reset() { function.reset() }
+    public func fundamentalReset() { function.fundamentalReset() }
     public func busChanged() { function.busChanged() }
     public func ioEvents(_ bar: Int) -> [RegionIOEvent] { function.ioEvents(bar) }
 

@@ -1,7 +1,6 @@
 // The shell of the verification: a sideband, a flash chip behind the logic, and a thread that may wait for both.
 
 import Serprog
-public import Ethernet
 import Sideband
 import Synchronization
 public import Trust

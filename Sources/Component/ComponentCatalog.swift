@@ -63,11 +63,24 @@ public struct PortDescription: Sendable {
     /// Whether a link that names only the component can mean this port.
     public var isInferred: Bool
     /// Another port without which a link at this one is of no use.
-    public var companion: String?
+    public var companion: Companion?
+    /// The kinds of component whose ports it is for; none: any.
+    public var peers: [String]
+
+    /// A port that is needed beside another one, and why: a sentence's end.
+    public struct Companion: Sendable {
+        public var port: String
+        public var reason: String
+
+        public init(_ port: String, _ reason: String) {
+            self.port = port
+            self.reason = reason
+        }
+    }
 
     public init(
         _ name: String, _ wire: WireKind, _ role: PortRole, required: Bool = false, unless substitute: String? = nil,
-        inferred: Bool = true, with companion: String? = nil
+        inferred: Bool = true, with companion: Companion? = nil, for peers: [String] = []
     ) {
         self.name = name
         self.wire = wire
@@ -76,6 +89,7 @@ public struct PortDescription: Sendable {
         self.substitute = substitute
         self.isInferred = inferred
         self.companion = companion
+        self.peers = peers
     }
 }
 
@@ -166,8 +180,9 @@ public enum ComponentCatalog {
     /// Eight slots for cards of up to eight functions: `rp0` is function 0 of the first, `rp0.1` function 1.
     private static let rootPorts: [PortDescription] = (0..<8).flatMap { (port: Int) -> [PortDescription] in
         let first = "rp\(port)"
+        let companion = PortDescription.Companion(first, "a card is found by its function 0")
         return [PortDescription(first, .pcie, .uses)]
-            + (1..<8).map { PortDescription("\(first).\($0)", .pcie, .uses, inferred: false, with: first) }
+            + (1..<8).map { PortDescription("\(first).\($0)", .pcie, .uses, inferred: false, with: companion) }
     }
 
     private static let hostCPU = ComponentKind(
@@ -235,13 +250,31 @@ public enum ComponentCatalog {
                 "tcp", .integer(0...65535), help: "a TCP port on 127.0.0.1 for flashrom, 0: a free one; none"),
         ])
 
+    /// Those who have ports of their own at the security logic, and what each may be.
+    private static let held: [(name: String, kinds: [String])] =
+        [("host", ["host-cpu"]), ("bmc", ["bmc"])] + cards.map { ($0, ["offload-card", "adapter-card"]) }
+    private static let cards = ["card0", "card1", "card2", "card3"]
+
+    /// The flash port of one of those whom the logic holds in reset.
+    private static func flashPort(_ name: String, _ kinds: [String]) -> PortDescription {
+        let companion = PortDescription.Companion(
+            "sideband-\(name)", "the flash port of a card is dead until the logic has released its reset")
+        return PortDescription(
+            "spi-\(name)", .spi, .serves, with: cards.contains(name) ? companion : nil, for: kinds)
+    }
+
     private static let securityLogic = ComponentKind(
         name: "security-logic",
         ports: [PortDescription("flash", .spi, .uses, required: true)]
-            + ["adapter", "host", "bmc", "external"].map { PortDescription("spi-\($0)", .spi, .serves) }
-            + ["adapter", "host", "bmc"].map { PortDescription("sideband-\($0)", .sideband, .serves) }
-            + ["host", "bmc"].map { PortDescription("lpc-\($0)", .lpc, .serves) }
-            + [control],
+            + [
+                PortDescription("spi-adapter", .spi, .serves, for: ["adapter-card"]),
+                PortDescription("sideband-adapter", .sideband, .serves, for: ["adapter-card"]),
+                PortDescription("spi-external", .spi, .serves),
+            ]
+            + held.flatMap { name, kinds in
+                [flashPort(name, kinds), PortDescription("sideband-\(name)", .sideband, .serves, for: kinds)]
+            }
+            + held.prefix(2).map { PortDescription("lpc-\($0.name)", .lpc, .serves, for: $0.kinds) } + [control],
         settings: [
             SettingDescription(
                 "fuses", .file(remedy: "scripts/build-firmware makes it"), required: true,
@@ -314,6 +347,7 @@ public enum ComponentCatalog {
             PortDescription("pcie-disk", .pcie, .serves, inferred: false),
             PortDescription("pcie-console", .pcie, .serves, inferred: false),
             PortDescription("pcie-rng", .pcie, .serves, inferred: false),
+            PortDescription("sideband", .sideband, .uses),
             PortDescription("console", .console, .serves),
             control,
         ],

@@ -16,6 +16,8 @@ public enum SwitchDrop: Hashable, Sendable {
     case policy
     /// No other port has a link.
     case noPort
+    /// The switch is held in reset.
+    case inReset
 }
 
 /// What a switch does with a frame.
@@ -36,6 +38,14 @@ public struct EthernetSwitch: Sendable {
     public private(set) var up: SwitchPortSet = []
     /// Asked for each frame; may be replaced between two frames.
     public var policy: ForwardingPolicy
+    /// Whether it forwards nothing. It forgets its stations when that begins.
+    public var isHeld = false {
+        didSet {
+            if isHeld, !oldValue {
+                for port in 0..<SwitchPort.maximumCount { table.forget(SwitchPort(rawValue: UInt8(port))) }
+            }
+        }
+    }
 
     /// - Parameters:
     ///   - stations: how many addresses are remembered at most, rounded up to a power of two. 1024 are 32 KiB.
@@ -65,6 +75,7 @@ public struct EthernetSwitch: Sendable {
     public mutating func decide(
         _ frame: Span<UInt8>, from ingress: SwitchPort, at now: MonotonicTime
     ) -> SwitchDecision {
+        guard !isHeld else { return .drop(.inReset) }
         guard let header = EthernetHeader(of: frame) else { return .drop(.malformed) }
         guard !header.source.isMulticast else { return .drop(.groupSource) }
         guard !header.destination.isBridgeReserved else { return .drop(.reserved) }

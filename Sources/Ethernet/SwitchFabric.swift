@@ -57,6 +57,9 @@ public final class SwitchFabric: Sendable {
     /// Replaces the policy; every frame after the current batch is judged by the new one.
     public func setPolicy(_ policy: ForwardingPolicy) { core.withLock { $0.policy = policy } }
 
+    /// Holds the switch in reset, or releases it: while it is held what comes is dropped, and its stations are forgotten.
+    public func setHeld(_ isHeld: Bool) { core.withLock { $0.isHeld = isHeld } }
+
     /// The stations heard within the ageing time.
     public var stations: [(address: MACAddress, port: String)] {
         core.withLock { $0.stations(at: .now) }.map { ($0.address, ports[Int($0.port.rawValue)].name) }

@@ -16,9 +16,10 @@ extension ManagementController {
 
     /// Begins to hand `image`, a slot image, to the security logic. Any thread.
     public func updateFirmware(_ image: [UInt8]) throws(UpdateAgent.Refusal) {
+        let isConnected = powerLine?.isConnected ?? false
         let request = try state.withLock { state throws(UpdateAgent.Refusal) in
             guard !state.isHeld else { throw .held }
-            guard state.sideband != nil else { throw .notConnected }
+            guard isConnected else { throw .notConnected }
             return try state.update.start(image)
         }
         loop.perform { [self] in send(request) }
@@ -42,16 +43,16 @@ extension ManagementController {
     }
 
     private func send(_ request: UpdateRequest) {
-        let (link, tag, number) = state.withLock { state in
+        let (tag, number) = state.withLock { state in
             state.updateTag = (state.updateTag + 1) & 7
             state.updateCommands += 1
-            return (state.sideband, state.updateTag, state.updateCommands)
+            return (state.updateTag, state.updateCommands)
         }
-        guard let link else { return failUpdate("the security logic is gone") }
+        guard let line = powerLine, line.isConnected else { return failUpdate("the security logic is gone") }
         let message = MCTPMessage(
             destination: .securityLogic, source: .bmc, isTagOwner: true, tag: tag, body: request.encoded)
         do throws(WireError) {
-            for packet in message.packets(unit: Self.updateUnit) { try link.send(.mctp(packet)) }
+            try line.send(message, unit: Self.updateUnit)
         } catch {
             return failUpdate("the security logic: \(error)")
         }

@@ -103,7 +103,6 @@ public final class ManagementController: Sendable {
         var hasBootCompleted = false
         var serial: Socket?
         var input = ByteQueue(capacity: ManagementController.inputCapacity)
-        var sideband: SidebandLink?
         var assembler = MCTPAssembler(address: .bmc)
         var update = UpdateAgent()
         var updateTag: UInt8 = 0
@@ -122,7 +121,7 @@ public final class ManagementController: Sendable {
     private let port: EthernetPort
     private let console = Mutex<ConsoleServer?>(nil)
     private let serialKeeper = Mutex<LinkKeeper?>(nil)
-    private let sidebandKeeper = Mutex<LinkKeeper?>(nil)
+    let power = Mutex<PowerLine?>(nil)
     let emit: @Sendable (Event) -> Void
     private let lpcKeeper = Mutex<LinkKeeper?>(nil)
     private let report: @Sendable (String) -> Void
@@ -154,6 +153,14 @@ public final class ManagementController: Sendable {
                 },
                 typed: { [weak self] in self?.typed($0) })
         }
+        power.withLock {
+            $0 = PowerLine(
+                loop: loop,
+                PowerLine.Handlers(
+                    hold: { [weak self] in self?.setHeld(true) }, run: { [weak self] in self?.setHeld(false) },
+                    event: { [weak self] in self?.told($0) }, packet: { [weak self] in self?.takePacket($0) },
+                    report: report))
+        }
     }
 
     // MARK: Ports
@@ -184,12 +191,7 @@ public final class ManagementController: Sendable {
 
     /// Begins to obey RESET# on the sideband; without a sideband the controller leaves reset at once.
     public func startPower(_ source: LinkSource?) throws(WireError) {
-        guard let source else { return setHeld(false) }
-        let keeper = LinkKeeper(
-            source, kind: .seqpacket, loop: loop, report: { [report] in report("sideband: \($0)") },
-            onUp: { [weak self] in self?.sidebandCameUp($0) })
-        sidebandKeeper.withLock { $0 = keeper }
-        try keeper.start()
+        try powerLine?.start(source)
     }
 
     /// Begins to answer the host's cycles on the lpc wire.
@@ -205,7 +207,7 @@ public final class ManagementController: Sendable {
     public func stop() {
         port.stop()
         serialKeeper.withLock { $0 }?.stop()
-        sidebandKeeper.withLock { $0 }?.stop()
+        powerLine?.stop()
         lpcKeeper.withLock { $0 }?.stop()
         state.withLock { $0.serial }?.shutdown()
     }
@@ -244,79 +246,42 @@ public final class ManagementController: Sendable {
 
     // MARK: Power
 
-    private func sidebandCameUp(_ socket: Socket) {
-        let link = SidebandLink(socket: socket)
-        state.withLock { $0.sideband = link }
-        do throws(WireError) {
-            try loop.add(socket.descriptor) { [weak self] _ in self?.drainSideband() }
-        } catch {
-            report("sideband: \(error)")
-            losePower(link)
-        }
-    }
-
-    private func drainSideband() {
-        while let link = state.withLock({ $0.sideband }) {
-            do throws(SidebandLink.Failure) {
-                guard let message = try link.receive(until: .now) else { return losePower(link) }
-                switch message {
-                case .signal(.reset, let level): setHeld(!level)
-                case .signal: break
-                case .mctp(let packet): takePacket(packet)
-                }
-            } catch {
-                switch error {
-                case .wire(.timedOut): return
-                case .wire: return losePower(link)
-                case .refused: report("sideband: \(error)")
-                }
-            }
-        }
-    }
-
-    /// The security logic is gone and with it whoever drives RESET#: the line's resistor pulls it to reset.
-    private func losePower(_ link: SidebandLink) {
-        loop.remove(link.socket.descriptor)
-        state.withLock { $0.sideband = nil }
-        report("sideband: the security logic is gone: in reset until it is back")
-        setHeld(true)
-        sidebandKeeper.withLock { $0 }?.linkEnded()
-    }
+    var powerLine: PowerLine? { power.withLock { $0 } }
 
     private func setHeld(_ isHeld: Bool) {
-        let (hasChanged, sideband) = state.withLock { state in
-            let hasChanged = state.isHeld != isHeld
+        state.withLock { state in
             state.isHeld = isHeld
-            if hasChanged {
-                state.stack = ManagementStack(
-                    mac: configuration.mac, interface: configuration.interface, collector: configuration.collector)
-                state.matcher.reset()
-                state.splitter.reset()
-                state.waiting.removeAll()
-                state.input.removeAll()
-                state.hasOutput = false
-                state.hasBootCompleted = false
-                if let lpc = state.lpc, state.system.isInterruptAsserted {
-                    _ = lpc.send(.interrupt(LPCPort.kcsInterrupt, level: false))
-                }
-                state.system = SystemInterface(configuration.identity)
+            state.stack = ManagementStack(
+                mac: configuration.mac, interface: configuration.interface, collector: configuration.collector)
+            state.matcher.reset()
+            state.splitter.reset()
+            state.waiting.removeAll()
+            state.input.removeAll()
+            state.hasOutput = false
+            state.hasBootCompleted = false
+            if let lpc = state.lpc, state.system.isInterruptAsserted {
+                _ = lpc.send(.interrupt(LPCPort.kcsInterrupt, level: false))
             }
-            return (hasChanged, state.sideband)
+            state.system = SystemInterface(configuration.identity)
         }
-        guard hasChanged else { return }
         if isHeld { failUpdate("the BMC was reset") }
-        emit(isHeld ? .resetAsserted : .resetReleased)
-        // A logic that just left is noticed at the next receive.
-        try? sideband?.send(.signal(.powerGood, level: !isHeld))
-        if !isHeld {
+    }
+
+    private func told(_ event: PowerLine.Event) {
+        switch event {
+        case .resetAsserted: emit(.resetAsserted)
+        case .resetReleased: emit(.resetReleased)
+        case .powerGood:
             emit(.powerGood)
             announce()
+        // Nothing is done before the power is good.
+        case .powerFailed: break
         }
     }
 
     /// True while RESET# is asserted. Looks at the sideband first: RESET# may have changed before what came now.
     private func isHeldNow() -> Bool {
-        if state.withLock({ $0.isHeld && $0.sideband != nil }) { drainSideband() }
+        if state.withLock({ $0.isHeld }) { powerLine?.refresh() }
         return state.withLock { $0.isHeld }
     }
 

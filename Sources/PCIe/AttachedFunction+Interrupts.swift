@@ -114,8 +114,22 @@ extension AttachedFunction {
 
     // MARK: Errors
 
-    /// The device says that it met an uncorrectable error. Which, its own registers tell, if it has them.
+    /// Whether the device is in reset, or was: it does not know what it was told to do any more.
+    private var hasFallen: Bool {
+        if DormantFunction.isDormant(client) { return true }
+        let told =
+            state.withLock { $0.space.get16(ConfigurationRegister.command) } & (CommandBits.memory | CommandBits.master)
+        guard told != 0 else { return false }
+        let register = UInt64(ConfigurationRegister.command)
+        let command = client.read(region: Endpoint.configurationRegion, offset: register, width: 2)
+        return !client.isGone && UInt16(truncatingIfNeeded: command) & told == 0
+    }
+
+    /// The device says that it met an uncorrectable error, or that it was reset. Which, its own registers tell, if it has
+    /// them.
     private func deviceFailed() {
+        if hasFallen { return host.fell() }
+        guard !client.isGone else { return }
         guard let place = profile.advanced else {
             return inject(.uncorrectableInternal, header: nil, isAdvisory: false)
         }

@@ -26,6 +26,9 @@ final class AttachedFunction: Sendable {
         var reportPowerManagementEvent: @Sendable () -> Void
         /// The device asks to be removed in order.
         var requestRemoval: @Sendable () -> Void
+        /// The device answers nothing any more, though its link is there, or it was reset behind the host's back. Called
+        /// on the loop's thread.
+        var fell: @Sendable () -> Void
         var windows: @Sendable () -> [DMAWindow]
         var log: @Sendable (String) -> Void
         var loop: EventLoop

@@ -50,16 +50,21 @@ final class EndpointMigration: DeviceMigration {
     }
 
     var savesWhileRunning: Bool { model.savesWhileRunning }
+    // A function that is held may be stopped and go on; its state is nobody's to take or give.
     func stop() { model.stop() }
     func resume() { model.resume() }
 
-    func save() -> [UInt8] {
+    func save() throws(ErrorNumber) -> [UInt8] {
+        guard endpoint.enter() else { throw .inputOutput }
+        defer { endpoint.leave() }
         let (image, table) = endpoint.image
         return [Self.version] + image + table + model.saveState()
     }
 
     func restore(_ state: [UInt8], isFinal: Bool) throws(ErrorNumber) {
         guard state.count >= fixedSize, state[0] == Self.version else { throw .invalid }
+        guard endpoint.enter() else { throw .inputOutput }
+        defer { endpoint.leave() }
         let table = 1 + ConfigurationSpace.size
         try endpoint.restore(image: state[1..<table], table: state[table..<fixedSize])
         try model.restoreState(Array(state[fixedSize...]), isFinal: isFinal)

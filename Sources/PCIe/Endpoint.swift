@@ -1,3 +1,4 @@
+internal import Glibc
 internal import Synchronization
 public import VFIOUser
 
@@ -11,6 +12,9 @@ public protocol EndpointModel: AnyObject, Sendable {
     func writeBAR(_ bar: Int, offset: UInt64, from bytes: RawSpan)
     /// Back to the state after power-on: a client came or left, the bus or the function was reset.
     func reset()
+    /// The whole card was reset, as by a loss of power: beside what `reset` does, what came from outside and waits is
+    /// forgotten. Called on the thread that asserts the reset, while the server's thread calls nothing.
+    func fundamentalReset()
     /// Bus mastering was switched, or the client's memory maps changed.
     func busChanged()
     /// An access inside the live vendor-specific capability `index` of the description; offsets count from the
@@ -31,6 +35,7 @@ extension RawSpan {
 }
 
 extension EndpointModel {
+    public func fundamentalReset() { reset() }
     public func busChanged() {}
     public func readCapability(_ index: Int, offset: Int, into bytes: inout MutableRawSpan) { bytes.fill(with: 0) }
     public func writeCapability(_ index: Int, offset: Int, from bytes: RawSpan) {}
@@ -46,7 +51,7 @@ extension EndpointModel {
 /// Regions are those of VFIO's PCI devices: 0–5 the BARs, 6 the ROM (none), 7 configuration space, 8 VGA (none).
 /// Memory space disabled: reads are all ones, writes are dropped. Bus mastering off: DMA fails and messages wait. In
 /// D3hot only configuration space answers. A 1 written to Initiate Function Level Reset resets the model and the
-/// configuration space.
+/// configuration space. Between `hold` and `release` it is dead, as a function in a slot whose PERST# is asserted.
 public final class Endpoint: VFIODevice {
     /// Region indexes. Spec: <linux/vfio.h> VFIO_PCI_*_REGION_INDEX.
     public static let romRegion: UInt32 = 6
@@ -59,6 +64,8 @@ public final class Endpoint: VFIODevice {
         var table: [UInt8]
         var mailbox: DataObjectMailbox
         var isAsleep = false
+        /// In reset. The space is as after power-on then, with memory space disabled, and is not written.
+        var isHeld = false
     }
 
     public let description: EndpointDescription
@@ -76,6 +83,9 @@ public final class Endpoint: VFIODevice {
     private let mailboxPlace: Int?
     private let liveCapabilities: [(index: Int, range: Range<Int>)]
     private let state: Mutex<State>
+    /// The server's thread is at the model: set under `state`, so that who has changed that knows of every call that
+    /// began before; cleared without.
+    private let isBusy = Atomic<Bool>(false)
     private let sizes: [UInt64]
 
     public init(_ description: EndpointDescription, model makeModel: (EndpointBus) -> any EndpointModel) {
@@ -141,6 +151,8 @@ public final class Endpoint: VFIODevice {
 
     public func readRegion(_ index: UInt32, offset: UInt64, into bytes: inout MutableRawSpan) throws(ErrorNumber) {
         if index == Self.configurationRegion {
+            guard enter() else { return bytes.fill(with: 0xFF) }
+            defer { leave() }
             let place = Int(truncatingIfNeeded: offset)
             if let live = liveCapability(place, bytes.byteCount) {
                 return model.readCapability(live.index, offset: place - live.range.lowerBound + 2, into: &bytes)
@@ -148,30 +160,114 @@ public final class Endpoint: VFIODevice {
             return readConfiguration(place, &bytes)
         }
         guard index < 6 else { throw .invalid }
-        guard isMemoryEnabled else { return bytes.fill(with: 0xFF) }
+        guard enterMemory() else { return bytes.fill(with: 0xFF) }
+        defer { leave() }
         if isMSIX(Int(index), offset, bytes.byteCount) { return readMSIX(Int(index), offset, &bytes) }
         model.readBAR(Int(index), offset: offset, into: &bytes)
     }
 
     public func writeRegion(_ index: UInt32, offset: UInt64, from bytes: RawSpan) throws(ErrorNumber) {
-        if index == Self.configurationRegion { return writeConfiguration(Int(truncatingIfNeeded: offset), bytes) }
+        if index == Self.configurationRegion {
+            guard enter() else { return }
+            defer { leave() }
+            return writeConfiguration(Int(truncatingIfNeeded: offset), bytes)
+        }
         guard index < 6 else { throw .invalid }
-        guard isMemoryEnabled else { return }
+        guard enterMemory() else { return }
+        defer { leave() }
         if isMSIX(Int(index), offset, bytes.byteCount) { return writeMSIX(Int(index), offset, bytes) }
         model.writeBAR(Int(index), offset: offset, from: bytes)
     }
 
+    /// A function that is held is as after reset already.
     public func reset() {
-        let vectors = description.msix?.vectors ?? 0
-        dma.isEnabled = false
-        state.withLock { $0 = State(space: pristine, table: Self.freshTable(vectors), mailbox: freshMailbox) }
-        bus.forget()
-        model.reset()
+        guard enter() else { return }
+        defer { leave() }
+        resetAll(isHeld: false)
     }
 
-    public func dmaMapsChanged() { model.busChanged() }
+    private func resetAll(isHeld: Bool) {
+        let vectors = description.msix?.vectors ?? 0
+        dma.isEnabled = false
+        state.withLock {
+            $0 = State(
+                space: pristine, table: Self.freshTable(vectors), mailbox: freshMailbox, isHeld: isHeld)
+        }
+        if isHeld { model.fundamentalReset() } else { model.reset() }
+        // What the model raised until it was reset is forgotten too.
+        bus.forget()
+    }
+
+    public func dmaMapsChanged() {
+        guard enter() else { return }
+        defer { leave() }
+        model.busChanged()
+    }
 
     public func ioEvents(_ region: UInt32) -> [RegionIOEvent] { region < 6 ? model.ioEvents(Int(region)) : [] }
+
+    // MARK: Reset from outside
+
+    /// Asserts PERST#: a fundamental reset of the function, which then answers nothing until `release`.
+    ///
+    /// Reads of any region are all ones, writes are dropped, there is no DMA and no interrupt; the vfio-user link stays,
+    /// and a host that attends to its error interrupt hears that there is something to look at. When this returns, all of
+    /// that holds: it waits for a register access and for DMA that are under way, microseconds usually and ten seconds
+    /// at the most, for a host that answers no DMA message. Any thread but the server's; one call of `hold` and `release`
+    /// at a time.
+    ///
+    /// Spec: PCI Express Base §6.6.1 (fundamental reset).
+    public func hold() {
+        guard !state.withLock({ $0.isHeld }) else { return }
+        dma.isEnabled = false
+        state.withLock { state in
+            state.isHeld = true
+            // No register access begins any more.
+            state.space = pristine
+        }
+        var pause: UInt32 = 1
+        while isBusy.load(ordering: .acquiring) {
+            usleep(pause)
+            pause = min(pause * 2, 1000)
+        }
+        resetAll(isHeld: true)
+        dma.drain()
+        interrupts.raise(.error)
+    }
+
+    /// Releases PERST#: the function is as after power-on.
+    public func release() {
+        let wasHeld = state.withLock { state in
+            defer { state.isHeld = false }
+            return state.isHeld
+        }
+        if wasHeld { interrupts.raise(.error) }
+    }
+
+    public var isHeld: Bool { state.withLock { $0.isHeld } }
+
+    /// Lets the server's thread at the function; false while it is held.
+    func enter() -> Bool {
+        state.withLock { state in
+            guard !state.isHeld else { return false }
+            isBusy.store(true, ordering: .relaxed)
+            return true
+        }
+    }
+
+    /// Lets the server's thread at the function's memory; false while that is disabled, as it is in reset.
+    private func enterMemory() -> Bool {
+        state.withLock { state in
+            guard !state.isAsleep, state.space.get16(ConfigurationRegister.command) & CommandBits.memory != 0 else {
+                return false
+            }
+            isBusy.store(true, ordering: .relaxed)
+            return true
+        }
+    }
+
+    @inline(__always)
+    func leave() { isBusy.store(false, ordering: .releasing) }
 
     // MARK: Migration
 
@@ -194,12 +290,6 @@ public final class Endpoint: VFIODevice {
     }
 
     // MARK: Configuration space
-
-    private var isMemoryEnabled: Bool {
-        state.withLock {
-            !$0.isAsleep && $0.space.get16(ConfigurationRegister.command) & CommandBits.memory != 0
-        }
-    }
 
     private func isAsleep(_ space: ConfigurationSpace) -> Bool {
         space.get16(powerControl) & PowerManagementRegister.stateMask == PowerManagementRegister.d3
@@ -254,7 +344,7 @@ public final class Endpoint: VFIODevice {
             let wakes = before.isAsleep && !state.isAsleep && !description.keepsStateInD3
             return (before, state, wakes || control & ExpressRegister.functionLevelReset != 0)
         }
-        if resets { return reset() }
+        if resets { return resetAll(isHeld: false) }
         let wasEnabled = dma.isEnabled
         guard
             before.isAsleep != after.isAsleep

@@ -45,7 +45,7 @@ extension RootComplex {
         guard ports.indices.contains(place.port), (0..<8).contains(place.function) else {
             throw .noSuchPort(place, ports: ports.count)
         }
-        guard ports[place.port].function(place.function) == nil else { throw .occupied(place) }
+        guard ports[place.port].client(place.function) == nil else { throw .occupied(place) }
         return ports[place.port]
     }
 
@@ -53,15 +53,18 @@ extension RootComplex {
         _ place: FunctionPlace, _ client: VFIOUserClient, _ gate: DMAGate, isHotPlug: Bool
     ) throws(RootComplexError) {
         let port = try free(place)
-        let function: AttachedFunction
-        do throws(VFIOUserError) {
-            function = try AttachedFunction(client, host: host(place, port, gate))
-        } catch {
-            throw .device(place, error)
-        }
-        guard port.insert(function, at: place.function, isStart: !isHotPlug) else {
-            function.detach()
-            throw .occupied(place)
+        let host = host(place, port, gate)
+        if DormantFunction.isDormant(client) {
+            try attachDormant(place, DormantFunction(client, host: host), isHotPlug: isHotPlug)
+        } else {
+            let function: AttachedFunction
+            do throws(VFIOUserError) { function = try AttachedFunction(client, host: host) } catch {
+                throw .device(place, error)
+            }
+            guard port.insert(.function(function), at: place.function, isStart: !isHotPlug) else {
+                function.detach()
+                throw .occupied(place)
+            }
         }
         // Its end must be known at once, not at the next access.
         let descriptor = client.descriptor
@@ -70,6 +73,39 @@ extension RootComplex {
             self.loop.remove(descriptor)
             self.hungUp(place, client)
         }
+    }
+
+    // MARK: Reset from outside
+
+    /// Puts a device behind a root port that is in reset: the slot shows a card and no link, until it answers.
+    private func attachDormant(
+        _ place: FunctionPlace, _ dormant: DormantFunction, isHotPlug: Bool
+    ) throws(RootComplexError) {
+        guard ports[place.port].insert(.dormant(dormant), at: place.function, isStart: !isHotPlug) else {
+            throw .occupied(place)
+        }
+        attend(place, dormant)
+    }
+
+    /// Hears of the end of a device's reset; it may have ended already. Until then accesses ask.
+    private func attend(_ place: FunctionPlace, _ dormant: DormantFunction) {
+        dormant.watch { [weak self] in self?.wake(place) }
+        wake(place)
+    }
+
+    /// Asks a function that was in reset whether it still is. Any thread.
+    func wake(_ place: FunctionPlace) {
+        let port = ports[place.port]
+        guard let dormant = port.dormant(place.function) else { return }
+        dormant.wake { port.wake(dormant, $0, at: place.function) }
+    }
+
+    /// A function answers nothing any more. Loop thread.
+    private func fall(_ place: FunctionPlace) {
+        let port = ports[place.port]
+        guard let function = port.function(place.function) else { return }
+        let dormant = DormantFunction(function.client, host: function.host)
+        if port.fall(function, dormant, at: place.function) { attend(place, dormant) }
     }
 
     private func host(_ place: FunctionPlace, _ port: RootPort, _ gate: DMAGate) -> AttachedFunction.Host {
@@ -89,6 +125,7 @@ extension RootComplex {
                 port.apply { $0.registers.receivePowerManagementEvent(from: source) }
             },
             requestRemoval: { [weak port] in port?.requestRemoval() },
+            fell: { [weak self] in self?.fall(place) },
             windows: { [weak port] in port.map { derive($0.identifier(of: place.function)) } ?? [] },
             log: { log("root port \(place): \($0)") }, loop: loop, gate: gate)
     }
@@ -99,17 +136,14 @@ extension RootComplex {
     private func hungUp(_ place: FunctionPlace, _ client: VFIOUserClient) {
         // A device that is asked just now learns it there too, with a better reason.
         let reason = client.goneReason ?? "it closed the link"
-        guard let function = ports[place.port].remove(place.function, only: client) else { return }
-        function.client.close()
+        guard let removed = ports[place.port].remove(place.function, only: client) else { return }
+        removed.close()
         report(place, reason)
     }
 
     /// A client of ours is gone, on whatever thread found out.
     private func lost(_ place: FunctionPlace, _ reason: String) {
-        guard ports.indices.contains(place.port), let function = ports[place.port].function(place.function) else {
-            return
-        }
-        let client = function.client
+        guard ports.indices.contains(place.port), let client = ports[place.port].client(place.function) else { return }
         // Locks may be held here; the loop's thread has none.
         loop.perform { [weak self] in
             guard let self, client.isGone, self.ports[place.port].remove(place.function, only: client) != nil else {
@@ -129,7 +163,7 @@ extension RootComplex {
     public func detach(port: Int, function: Int = 0) {
         guard ports.indices.contains(port), (0..<8).contains(function) else { return }
         guard let removed = ports[port].remove(function) else { return }
-        loop.remove(removed.client.descriptor)
+        loop.remove(removed.descriptor)
     }
 
     /// Presses the attention button of a slot: software is asked to let the card go, and when it switches the slot's
@@ -137,7 +171,7 @@ extension RootComplex {
     public func requestRemoval(port: Int) throws(RootComplexError) {
         let place = FunctionPlace(port: port)
         guard ports.indices.contains(port) else { throw .noSuchPort(place, ports: ports.count) }
-        guard ports[port].function(0) != nil else { throw .empty(place) }
+        guard ports[port].client(0) != nil else { throw .empty(place) }
         ports[port].requestRemoval()
     }
 
@@ -147,8 +181,8 @@ extension RootComplex {
         // Function 0 last: it is what the slot shows.
         for function in (0..<8).reversed() {
             guard let removed = ports[port].remove(function) else { continue }
-            loop.remove(removed.client.descriptor)
-            removed.client.close()
+            loop.remove(removed.descriptor)
+            removed.close()
             places.append(FunctionPlace(port: port, function: function))
         }
         if !places.isEmpty { onEvent(.released(places.reversed())) }
@@ -200,7 +234,7 @@ extension RootComplex {
             }
             return true
         }
-        guard let function = port.function(place.function) else { throw .empty(place) }
+        let function = try awake(place)
         guard function.profile.express != nil else { return false }
         function.inject(error, header: header, isAdvisory: isAdvisory)
         return true
@@ -209,7 +243,11 @@ extension RootComplex {
     /// A function asks for service (PME). False where it cannot or software has not enabled it.
     public func requestService(at place: FunctionPlace) throws(RootComplexError) -> Bool {
         guard ports.indices.contains(place.port) else { throw .noSuchPort(place, ports: ports.count) }
-        guard let function = ports[place.port].function(place.function) else { throw .empty(place) }
-        return function.requestService()
+        return try awake(place).requestService()
+    }
+
+    private func awake(_ place: FunctionPlace) throws(RootComplexError) -> AttachedFunction {
+        if let function = ports[place.port].function(place.function) { return function }
+        throw ports[place.port].dormant(place.function) == nil ? .empty(place) : .inReset(place)
     }
 }

@@ -7,6 +7,7 @@ public enum RootComplexError: Error, Sendable, CustomStringConvertible {
     case noSuchPort(FunctionPlace, ports: Int)
     case occupied(FunctionPlace)
     case empty(FunctionPlace)
+    case inReset(FunctionPlace)
     case device(FunctionPlace, VFIOUserError)
 
     public var description: String {
@@ -14,6 +15,7 @@ public enum RootComplexError: Error, Sendable, CustomStringConvertible {
         case .noSuchPort(let place, let ports): "there is no root port \(place.port): the ports are 0 to \(ports - 1)"
         case .occupied(let place): "root port \(place) has a device already"
         case .empty(let place): "root port \(place) has no device"
+        case .inReset(let place): "the device at root port \(place) is in reset"
         case .device(let place, let error): "the device at root port \(place): \(error)"
         }
     }
@@ -114,7 +116,10 @@ public final class RootComplex: Sendable {
     }
 
     deinit {
-        for port in ports { for function in port.functions { function.detach() } }
+        for port in ports {
+            for function in port.functions { function.detach() }
+            for number in 0..<8 { port.dormant(number)?.end() }
+        }
         guard let ownThread else { return }
         loop.stop()
         ownThread.join()
@@ -142,7 +147,7 @@ public final class RootComplex: Sendable {
             guard ports.indices.contains(device - 1) else { return ones }
             return ports[device - 1].read(register, width: width)
         }
-        guard device == 0, let port = port(behind: bus), let target = port.target(function) else { return ones }
+        guard device == 0, let port = port(behind: bus), let target = target(port, function) else { return ones }
         var value = target.function.readConfiguration(register, width: width)
         let place = ConfigurationRegister.headerType
         if function == 0, target.isMultiple, register <= place, register + width > place {
@@ -163,8 +168,14 @@ public final class RootComplex: Sendable {
             guard ports.indices.contains(device - 1) else { return }
             return ports[device - 1].write(register, width: width, value: value)
         }
-        guard device == 0, let port = port(behind: bus), let target = port.target(function) else { return }
+        guard device == 0, let port = port(behind: bus), let target = target(port, function) else { return }
         if target.function.writeConfiguration(register, width: width, value: value) { route() }
+    }
+
+    /// The function that an access is for; one that was in reset when it was asked last is asked again.
+    private func target(_ port: RootPort, _ function: Int) -> (function: AttachedFunction, isMultiple: Bool)? {
+        if port.sleeper(function) != nil { wake(FunctionPlace(port: port.number, function: function)) }
+        return port.target(function)
     }
 
     private func port(behind bus: Int) -> RootPort? {

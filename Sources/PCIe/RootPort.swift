@@ -9,8 +9,15 @@ final class RootPort: Sendable {
         var registers: RootPortRegisters
         /// By function number.
         var functions: [AttachedFunction?] = Array(repeating: nil, count: 8)
+        /// Those that are in reset, by function number: at one place there is one or the other.
+        var dormant: [DormantFunction?] = Array(repeating: nil, count: 8)
         /// Functions that leave when software switches the slot's power off.
         var isLeaving = false
+
+        /// Whether the card has more functions than its first.
+        var isMultiple: Bool {
+            functions.dropFirst().contains { $0 != nil } || dormant.dropFirst().contains { $0 != nil }
+        }
     }
 
     /// What a port does for the root complex.
@@ -52,6 +59,13 @@ final class RootPort: Sendable {
         state.withLock { $0.functions.indices.contains(number) ? $0.functions[number] : nil }
     }
 
+    func dormant(_ number: Int) -> DormantFunction? {
+        state.withLock { $0.dormant.indices.contains(number) ? $0.dormant[number] : nil }
+    }
+
+    /// The device at a place, whether it answers or not.
+    func client(_ number: Int) -> VFIOUserClient? { function(number)?.client ?? dormant(number)?.client }
+
     // MARK: Configuration space
 
     func read(_ register: Int, width: Int) -> UInt64 {
@@ -66,7 +80,15 @@ final class RootPort: Sendable {
     func target(_ function: Int) -> (function: AttachedFunction, isMultiple: Bool)? {
         state.withLock { state in
             guard state.registers.isLinkActive, let found = state.functions[function & 7] else { return nil }
-            return (found, state.functions.dropFirst().contains { $0 != nil })
+            return (found, state.isMultiple)
+        }
+    }
+
+    /// The function at a place that may be out of reset by now: a packet would get to it if it were.
+    func sleeper(_ function: Int) -> DormantFunction? {
+        state.withLock { state in
+            guard let found = state.dormant[function & 7], state.registers.isLinkAllowed else { return nil }
+            return found
         }
     }
 
@@ -116,36 +138,80 @@ final class RootPort: Sendable {
 
     // MARK: Cards
 
+    /// What is put into a slot: a function, or one that is in reset.
+    enum Guest {
+        case function(AttachedFunction)
+        case dormant(DormantFunction)
+    }
+
     /// Puts a function in; function 0 is the card, whose presence the slot shows. False where one is.
-    func insert(_ function: AttachedFunction, at number: Int, isStart: Bool) -> Bool {
+    func insert(_ guest: Guest, at number: Int, isStart: Bool) -> Bool {
         var isFree = false
         apply { state in
-            isFree = state.functions[number] == nil
+            isFree = state.functions[number] == nil && state.dormant[number] == nil
             guard isFree else { return RootPortRegisters.Effects() }
-            state.functions[number] = function
+            switch guest {
+            case .function(let function): state.functions[number] = function
+            case .dormant(let dormant): state.dormant[number] = dormant
+            }
             guard number == 0 else { return RootPortRegisters.Effects(changesRoutes: true) }
             state.isLeaving = false
-            if !isStart { return state.registers.setPresent(true) }
-            state.registers.setPresentAtStart()
+            let answers = state.functions[0] != nil
+            if !isStart { return state.registers.setPresent(true, answers: answers) }
+            state.registers.setPresentAtStart(answers: answers)
             return RootPortRegisters.Effects(changesRoutes: true)
         }
         return isFree
     }
 
-    /// Takes a function out, at once. It is detached when this returns.
-    func remove(_ number: Int, only client: VFIOUserClient? = nil) -> AttachedFunction? {
-        var removed: AttachedFunction?
+    /// A function left reset: it takes the place of the dormant one. False where that is not there any more.
+    func wake(_ dormant: DormantFunction, _ function: AttachedFunction, at number: Int) -> Bool {
+        var isThere = false
         apply { state in
-            guard let found = state.functions[number], client == nil || found.client === client else {
-                return RootPortRegisters.Effects()
-            }
-            removed = found
+            isThere = state.dormant[number] === dormant
+            guard isThere else { return RootPortRegisters.Effects() }
+            state.dormant[number] = nil
+            state.functions[number] = function
+            if number == 0 { return state.registers.setAnswering(true) }
+            return RootPortRegisters.Effects(changesRoutes: true)
+        }
+        return isThere
+    }
+
+    /// A function is in reset: it is detached, and a dormant one takes its place. False where it is not there any more.
+    func fall(_ function: AttachedFunction, _ dormant: DormantFunction, at number: Int) -> Bool {
+        // Before anybody can wake the device: what the function knows of it is not the next one's.
+        function.detach()
+        function.mapWindows()
+        var isThere = false
+        apply { state in
+            isThere = state.functions[number] === function
+            guard isThere else { return RootPortRegisters.Effects() }
             state.functions[number] = nil
+            state.dormant[number] = dormant
+            if number == 0 { return state.registers.setAnswering(false) }
+            return RootPortRegisters.Effects(changesRoutes: true)
+        }
+        return isThere
+    }
+
+    /// Takes a function out, at once; its device. The function is detached when this returns.
+    func remove(_ number: Int, only client: VFIOUserClient? = nil) -> VFIOUserClient? {
+        var removed: AttachedFunction?
+        var sleeper: DormantFunction?
+        apply { state in
+            let found = state.functions[number]?.client ?? state.dormant[number]?.client
+            guard let found, client == nil || found === client else { return RootPortRegisters.Effects() }
+            removed = state.functions[number]
+            sleeper = state.dormant[number]
+            state.functions[number] = nil
+            state.dormant[number] = nil
             if number == 0 { return state.registers.setPresent(false) }
             return RootPortRegisters.Effects(changesRoutes: true)
         }
         removed?.detach()
-        return removed
+        sleeper?.end()
+        return removed?.client ?? sleeper?.client
     }
 
     /// Asks software to let the card go: the attention button, and when the power goes off the card leaves.

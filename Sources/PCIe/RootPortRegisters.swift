@@ -38,6 +38,8 @@ package struct RootPortRegisters: Sendable {
     private let pristine: ConfigurationSpace
     /// Whether a card is in the slot; reset does not change that.
     package private(set) var isPresent = false
+    /// Whether the card answers: it is not in reset; as what is not there it is taken to. Reset does not change that.
+    package private(set) var isAnswering = true
     /// Conditions whose message went out and that are still true.
     var told: Condition = []
     /// Functions that ask for service while another's request is in Root Status.
@@ -115,8 +117,12 @@ package struct RootPortRegisters: Sendable {
         space.get16(express + ExpressRegister.slotControl) & SlotBits.powerOff == 0
     }
 
-    /// Whether a packet gets to the card: it is there, has power and the link is neither disabled nor in reset.
-    package var isLinkActive: Bool {
+    /// Whether a packet gets to the card: it is there, out of reset, has power and the link is neither disabled nor in
+    /// reset.
+    package var isLinkActive: Bool { isLinkAllowed && isAnswering }
+
+    /// What of that is the port's.
+    package var isLinkAllowed: Bool {
         isPresent && isPowered && !busReset(space)
             && space.get16(express + ExpressRegister.linkControl) & ExpressRegister.linkDisable == 0
     }
@@ -187,11 +193,12 @@ package struct RootPortRegisters: Sendable {
         setSlotStatus(SlotBits.commandCompleted, of: SlotBits.commandCompleted)
     }
 
-    /// A card was put in or taken out.
-    package mutating func setPresent(_ present: Bool) -> Effects {
+    /// A card was put in or taken out; `answers`: one that is put in is not in reset.
+    package mutating func setPresent(_ present: Bool, answers: Bool = true) -> Effects {
         var effects = Effects()
         guard present != isPresent else { return effects }
         isPresent = present
+        isAnswering = answers
         setSlotStatus(
             (present ? SlotBits.presence : 0) | SlotBits.presenceChanged,
             of: SlotBits.presence | SlotBits.presenceChanged)
@@ -202,10 +209,21 @@ package struct RootPortRegisters: Sendable {
     }
 
     /// As before power-on: a card is there from the start, which is no event.
-    package mutating func setPresentAtStart() {
+    package mutating func setPresentAtStart(answers: Bool = true) {
         isPresent = true
+        isAnswering = answers
         setSlotStatus(SlotBits.presence, of: SlotBits.presence)
         setLinkActive(isLinkActive)
+    }
+
+    /// The card left reset, or was put into it: the link comes up or goes down.
+    package mutating func setAnswering(_ answers: Bool) -> Effects {
+        var effects = Effects()
+        isAnswering = answers
+        settleLink(&effects)
+        settle(&effects)
+        effects.changesRoutes = true
+        return effects
     }
 
     /// Somebody presses the slot's attention button: a request to remove the card in order, or to put it to use.

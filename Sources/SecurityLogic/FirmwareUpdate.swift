@@ -43,6 +43,13 @@ public struct FirmwareUpdate: Sendable {
         reason = ""
     }
 
+    /// What was staged cannot be tried at the next power cycle.
+    mutating func refuse(_ reason: String) {
+        progress = nil
+        state = .refused
+        self.reason = reason
+    }
+
     /// Answers a command.
     ///
     /// - Parameters:
@@ -69,11 +76,7 @@ public struct FirmwareUpdate: Sendable {
             }
             return .done(command: request.command)
         } catch {
-            if error.endsUpdate {
-                progress = nil
-                state = .refused
-                reason = error.reason
-            }
+            if error.endsUpdate { refuse(error.reason) }
             return .refused(command: request.command, error.status, reason: error.reason)
         }
     }

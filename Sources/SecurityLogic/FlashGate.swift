@@ -60,8 +60,8 @@ public final class FlashGate: Sendable {
         self.onDenial = onDenial
     }
 
-    /// Calls `body` on a port's thread, once a verification, with the address of a page that host or BMC asked for and
-    /// that is not what was verified. The gate has closed for both by then.
+    /// Calls `body` on a port's thread, once a verification, with the address of a page that host, BMC or a
+    /// card asked for and that is not what was verified. The gate has closed for all of them by then.
     func whenChanged(_ body: @escaping @Sendable (UInt64) -> Void) { onChange.withLock { $0 = body } }
 
     /// What passes from now on; a transaction that is under way is not cut.
@@ -113,7 +113,7 @@ public final class FlashGate: Sendable {
         state.withLock { $0.counters[master, default: Counters()].cut &+= 1 }
     }
 
-    /// Nothing passes for host and BMC any more; the owner is told once.
+    /// Nothing passes for those who run what was verified any more; the owner is told once.
     fileprivate func reportChange(at address: UInt64, of moment: FlashGateState) {
         let isNews = state.withLock { state in
             guard state.moment.slot == moment.slot, !state.moment.released.isEmpty else { return false }
@@ -232,7 +232,7 @@ public final class FlashGate: Sendable {
             }
         }
 
-        /// For host and BMC: whole pages are fetched and compared before a byte of them passes. Pages that no verifier
+        /// For host, BMC and cards: whole pages are fetched and compared before a byte passes. Pages that no verifier
         /// has seen are not driven; a page that is not what was verified ends everything.
         private mutating func readVerified(
             _ address: UInt64, _ count: Int, _ moment: FlashGateState,

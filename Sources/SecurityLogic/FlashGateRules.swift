@@ -3,19 +3,29 @@ public enum FlashMaster: String, CaseIterable, Sendable, Hashable {
     case adapter
     case host
     case bmc
+    case card0
+    case card1
+    case card2
+    case card3
     /// A programmer that a person holds to the board's header.
     case external
 
     /// Whether it sees only the verified slot, its first byte at address 0.
-    public var seesSlotOnly: Bool { self == .host || self == .bmc }
+    public var seesSlotOnly: Bool { component != nil }
     /// The component in whose reset this master's wire is dead.
     public var component: HeldComponent? {
         switch self {
         case .host: .host
         case .bmc: .bmc
+        case .card0: .card0
+        case .card1: .card1
+        case .card2: .card2
+        case .card3: .card3
         case .adapter, .external: nil
         }
     }
+    /// Those who run what was verified, each held in reset until then.
+    static let held = allCases.filter { $0.component != nil }
 }
 
 /// What rules distinguish in time: the sequence's state, and in `verifying` whether the mode is unprotected.
@@ -35,7 +45,7 @@ public enum FlashPhase: String, CaseIterable, Sendable, Hashable {
 
 /// Which SPI transaction of which master reaches the chip, as a value: the table, not the moment.
 public struct FlashGateRules: Sendable, Hashable {
-    /// Permission for one master over one range. For host and BMC the range is within the verified slot, for the
+    /// Permission for one master over one range. For host, BMC and cards the range is within the verified slot, for the
     /// others within the chip.
     public struct Rule: Sendable, Hashable {
         public var master: FlashMaster
@@ -92,7 +102,7 @@ public struct FlashGateRules: Sendable, Hashable {
     public private(set) var rules: [Rule]
     public private(set) var filters: [FlashMaster: Filter]
 
-    /// Checks what no rules can give: host and BMC write nothing and set no mode, nobody changes the chip's modes, and
+    /// Checks what no rules can give: host, BMC and cards write nothing and set no mode, nobody changes the chip's modes, and
     /// the adapter has the flash in unprotected mode only.
     public init(rules: [Rule], filters: [FlashMaster: Filter]) throws(Refusal) {
         for rule in rules {
@@ -120,15 +130,14 @@ public struct FlashGateRules: Sendable, Hashable {
         filters = [:]
     }
 
-    /// The adapter reads while it verifies. Host and BMC read their verified slot once they are out of reset. The
+    /// The adapter reads while it verifies. Host, BMC and cards read their verified slot once they are out of reset. The
     /// external programmer reads always, and writes while nothing runs from the chip: held or failed.
-    public static let builtIn = FlashGateRules(builtIn: [
-        Rule(.adapter, .read, while: [.unprotected]),
-        Rule(.host, .read, while: [.released, .locked]),
-        Rule(.bmc, .read, while: [.released, .locked]),
-        Rule(.external, .read, while: Set(FlashPhase.allCases)),
-        Rule(.external, [.read, .program, .erase, .registers], while: [.held, .failed]),
-    ])
+    public static let builtIn = FlashGateRules(
+        builtIn: [Rule(.adapter, .read, while: [.unprotected])]
+            + FlashMaster.held.map { Rule($0, .read, while: [.released, .locked]) } + [
+                Rule(.external, .read, while: Set(FlashPhase.allCases)),
+                Rule(.external, [.read, .program, .erase, .registers], while: [.held, .failed]),
+            ])
 
     /// What `master` may send at all in `phase`.
     public func opcodes(_ master: FlashMaster, _ phase: FlashPhase) -> Set<UInt8> {
@@ -176,7 +185,7 @@ public struct FlashGateState: Sendable, Hashable {
     public var phase: FlashPhase
     /// The components out of reset.
     public var released: Set<HeldComponent>
-    /// The chip's bytes that host and BMC see; nil: none was verified.
+    /// The chip's bytes that host, BMC and cards see; nil: none was verified.
     public var slot: Range<UInt64>?
 
     public init(phase: FlashPhase, released: Set<HeldComponent> = [], slot: Range<UInt64>? = nil) {

@@ -4,9 +4,9 @@ internal import Synchronization
 
 /// What the verifier saw: a digest of every 4 KiB page that passed while the firmware was verified.
 ///
-/// The gate compares every page with it before host or BMC get a byte: what they execute is what was verified, however
-/// the chip's content changes in between. SHA-256, because processors have instructions for it: at 1.7 GB/s it costs a
-/// verification by SHA-384 at 0.86 GB/s little.
+/// The gate compares every page with it before host, BMC or a card get a byte: what they execute is what was verified,
+/// however the chip's content changes in between. SHA-256, because processors have instructions for it: at 1.7 GB/s it
+/// costs a verification by SHA-384 at 0.86 GB/s little.
 public final class PageDigests: Sendable {
     public static let pageSize = Int(WholePages.pageSize)
 

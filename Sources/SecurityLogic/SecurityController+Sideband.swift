@@ -105,18 +105,25 @@ extension SecurityController {
         }
     }
 
-    /// Host and BMC talk to each other through the logic until it locks, each under its own name.
+    /// Host and BMC talk to each other through the logic until it locks, each under its own name; cards to nobody.
     private func bridge(_ packet: MCTPPacket, from component: HeldComponent) {
-        let (own, other): (MCTPPacket.EndpointID, HeldComponent) = component == .bmc ? (.bmc, .host) : (.host, .bmc)
-        let dropped = state.withLock { state -> UInt64? in
-            guard state.sequencer.isBridged, packet.source == own, packet.destination == other.endpoint else {
+        let other: HeldComponent? =
+            switch component {
+            case .bmc: .host
+            case .host: .bmc
+            case .card0, .card1, .card2, .card3: nil
+            }
+        let (target, dropped) = state.withLock { state -> (HeldComponent?, UInt64) in
+            guard let other, state.sequencer.isBridged, packet.source == component.endpoint,
+                packet.destination == other.endpoint
+            else {
                 state.bridge.dropped &+= 1
-                return state.bridge.dropped
+                return (nil, state.bridge.dropped)
             }
             state.bridge.forwarded &+= 1
-            return nil
+            return (other, 0)
         }
-        guard let dropped else { return send(.mctp(packet), to: .component(other)) }
+        if let target { return send(.mctp(packet), to: .component(target)) }
         if dropped & (dropped &- 1) == 0 {
             observer.warning(
                 "sideband-\(component.rawValue): a packet for endpoint \(packet.destination.rawValue) is dropped "
@@ -126,12 +133,7 @@ extension SecurityController {
 
     private func answer(_ message: MCTPMessage, _ peer: Peer) {
         if UpdateRequest.isUpdate(message.body) { return answerUpdate(message, peer) }
-        let reply = { @Sendable [self] (response: SecurityResponse) in
-            let answer = MCTPMessage(
-                destination: message.source, source: .securityLogic, isTagOwner: false, tag: message.tag,
-                body: response.encoded)
-            for packet in answer.packets() { send(.mctp(packet), to: peer) }
-        }
+        let reply = { @Sendable [self] (response: SecurityResponse) in respond(response.encoded, to: message, peer) }
         // Message types other than vendor-defined are dropped, as MCTP wants it.
         guard message.body.first.map({ $0 & 0x7F }) == 0x7E else { return }
         let command = message.body.count > 3 ? message.body[3] : 0
@@ -147,14 +149,16 @@ extension SecurityController {
         }
     }
 
+    /// Sends the answer with this body to a request.
+    private func respond(_ body: [UInt8], to request: MCTPMessage, _ peer: Peer) {
+        let answer = MCTPMessage(
+            destination: request.source, source: .securityLogic, isTagOwner: false, tag: request.tag, body: body)
+        for packet in answer.packets() { send(.mctp(packet), to: peer) }
+    }
+
     /// The BMC's update commands, while it runs.
     private func answerUpdate(_ message: MCTPMessage, _ peer: Peer) {
-        let reply = { @Sendable [self] (response: UpdateResponse) in
-            let answer = MCTPMessage(
-                destination: message.source, source: .securityLogic, isTagOwner: false, tag: message.tag,
-                body: response.encoded)
-            for packet in answer.packets() { send(.mctp(packet), to: peer) }
-        }
+        let reply = { @Sendable [self] (response: UpdateResponse) in respond(response.encoded, to: message, peer) }
         let command = message.body[3]
         do throws(SecurityStatus) {
             let request = try UpdateRequest(decoding: message.body)
@@ -168,8 +172,9 @@ extension SecurityController {
             updates.handle(request, inactive: slot, fuses: fuses) { [self] response, staged in
                 loop.perform { [self] in
                     // The record first: who hears that the image is staged may cut the power.
-                    if let staged { handle(.updated(staged)) }
-                    reply(response)
+                    guard let staged, let failure = stage(staged) else { return reply(response) }
+                    updates.refuse(failure)
+                    reply(.refused(command: command, .refused, reason: failure))
                 }
             }
         } catch {
@@ -201,6 +206,10 @@ extension HeldComponent {
     var endpoint: MCTPPacket.EndpointID {
         switch self {
         case .bmc: .bmc
+        case .card0: .card0
+        case .card1: .card1
+        case .card2: .card2
+        case .card3: .card3
         case .host: .host
         }
     }

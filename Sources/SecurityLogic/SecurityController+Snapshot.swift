@@ -26,7 +26,7 @@ extension SecurityController {
         /// MCTP packets between host and BMC that passed, and that did not.
         public let forwardedPackets: UInt64
         public let droppedPackets: UInt64
-        /// The chip's bytes that host and BMC see; nil while nothing runs.
+        /// The chip's bytes that host, BMC and cards see; nil while nothing runs.
         let slotRange: Range<UInt64>?
 
         init(_ sequencer: SecuritySequencer, chipSize: UInt64?, _ bridge: Bridge) {

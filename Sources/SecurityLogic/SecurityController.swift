@@ -47,6 +47,8 @@ public final class SecurityController: Sendable {
     struct State {
         var sequencer: SecuritySequencer
         var connections: [Peer: Connection] = [:]
+        /// Why the slot that is being staged cannot be.
+        var stagingFailure: String?
         /// The answer to a request that waits for the logic's own verdict.
         var waiting: (@Sendable (SecurityResponse) -> Void)?
         var bridge = Bridge()
@@ -133,10 +135,26 @@ public final class SecurityController: Sendable {
             do throws(FileError) { try storage.store(record) } catch {
                 observer.warning("the boot record is not kept: \(error)")
             }
+        case .stage(let record, let slot):
+            var failure: String?
+            do throws(FileError) { try storage.store(record) } catch {
+                failure = "the boot record cannot be stored: \(error)"
+            }
+            state.withLock { $0.stagingFailure = failure }
+            handle(.staged(slot, isKept: failure == nil))
         case .verify(let slot, let run): verify(slot, run)
         case .restore(let slot, let run): restore(slot, run)
         case .raiseRollback(let slot, let digest): raiseRollback(slot, digest)
         }
+    }
+
+    /// Has the next power cycle try the slot, which an update has written; why it cannot, or nil. Loop thread.
+    func stage(_ slot: FirmwareSlot) -> String? {
+        state.withLock { $0.stagingFailure = nil }
+        handle(.updated(slot))
+        let failure = state.withLock { $0.stagingFailure.take() }
+        if let failure { observer.warning("slot \(slot) is not staged: \(failure)") }
+        return failure
     }
 
     // MARK: Work on slots

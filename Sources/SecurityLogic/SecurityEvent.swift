@@ -1,9 +1,14 @@
 public import Sideband
 public import Trust
 
-/// The components that the logic holds in reset.
+/// The components that the logic holds in reset, in the order in which they are released: the host comes last, because
+/// it enumerates what the others show it.
 public enum HeldComponent: String, CaseIterable, Sendable, Hashable {
     case bmc
+    case card0
+    case card1
+    case card2
+    case card3
     case host
 }
 

@@ -53,7 +53,7 @@ extension SecuritySequencer {
         return [.verify(candidate, currentRun)]
     }
 
-    /// Both are held already wherever this is permitted: the command makes sure, it does not reset a running board.
+    /// All are held already wherever this is permitted: the command makes sure, it does not reset a running board.
     private func holdReset(_ request: SecurityRequest) -> [Action] {
         switch state {
         case .held, .verifying, .failed: [.respond(.status(request, .success))]
@@ -201,6 +201,6 @@ extension SecuritySequencer {
                 .firmwareVerified(
                     slot: slot, image: verdict.imageName, securityVersion: verdict.securityVersion,
                     digest: verdict.digest))
-        ] + release(.bmc)
+        ] + releaseNext()
     }
 }

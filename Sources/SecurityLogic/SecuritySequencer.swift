@@ -3,7 +3,7 @@ public import Trust
 
 /// The power and reset sequence of a board, as a value: events in, actions out, no clock, no wire, no chip.
 ///
-///     held ──▶ verifying ── a slot verified ──▶ released ── both up, or booted ──▶ locked
+///     held ──▶ verifying ── a slot verified ──▶ released ── all up, or booted ───▶ locked
 ///      │        │  ▲  │ a slot refused: the next one                │                │
 ///      │        │  └──┘                                             ├────────────────┘
 ///      │        │ none left, the verifier is gone, time is up       │ flash changed; golden did not boot
@@ -13,8 +13,9 @@ public import Trust
 /// another was refused, slot A is written from it, and verified again. A slot that does not boot in time is remembered as
 /// failed, and everything begins again with the next.
 ///
-/// Host and BMC are in reset in `held`, `verifying` and `failed`. A verdict ends unprotected mode before anything is
-/// released. Out of `locked` and `failed` leads only a power cycle, which starts again at `held`.
+/// BMC, cards and host are in reset in `held`, `verifying` and `failed`. A verdict ends unprotected mode before anything
+/// is released; then each is released when the one before it has power good or its time is over: the BMC, the cards, and
+/// the host, which enumerates them. Out of `locked` and `failed` leads only a power cycle, which starts again at `held`.
 public struct SecuritySequencer: Sendable {
     /// A timer that was started. One that no longer matters is ignored when it fires.
     public struct TimerToken: Sendable, Hashable {
@@ -49,6 +50,8 @@ public struct SecuritySequencer: Sendable {
         case fuses(Fuses)
         /// An authenticated update was written to the slot.
         case updated(FirmwareSlot)
+        /// The answer to ``Action/stage(_:_:)``: whether the record that names the slot is kept.
+        case staged(FirmwareSlot, isKept: Bool)
     }
 
     public enum Action: Sendable, Hashable {
@@ -67,6 +70,9 @@ public struct SecuritySequencer: Sendable {
         case restore(FirmwareSlot, Run)
         /// Keep the record over power cuts.
         case store(BootRecord)
+        /// Keep the record in which the updated slot waits for the next power cycle, and say whether it is kept: an update
+        /// counts as staged only then.
+        case stage(BootRecord, FirmwareSlot)
         /// Raise the fuses to the rollback floor of the slot's manifest with this digest, at most to golden's version.
         case raiseRollback(FirmwareSlot, digest: [UInt8])
     }
@@ -141,7 +147,10 @@ public struct SecuritySequencer: Sendable {
     func isCurrent(_ run: Run) -> Bool { run == currentRun }
 
     /// Whether host and BMC may talk to each other.
-    public var isBridged: Bool { state == .released && released.count == HeldComponent.allCases.count }
+    public var isBridged: Bool { state == .released && released.isSuperset(of: [.bmc, .host]) }
+
+    /// What takes part, in order of release.
+    private var components: [HeldComponent] { HeldComponent.allCases.filter(settings.components.contains) }
 
     /// Takes one event; returns what is to be done, in order.
     public mutating func handle(_ event: Event) -> [Action] {
@@ -167,10 +176,21 @@ public struct SecuritySequencer: Sendable {
             self.fuses = fuses
             return []
         case .updated(let slot):
-            guard slot != .golden, slot != runningSlot else { return [] }
-            record.stage(slot)
-            return [.store(record), .emit(.updateStaged(slot: slot))]
+            guard let staged = staging(slot) else { return [] }
+            return [.stage(staged, slot)]
+        case .staged(let slot, let isKept):
+            guard isKept, let staged = staging(slot) else { return [] }
+            record = staged
+            return [.emit(.updateStaged(slot: slot))]
         }
+    }
+
+    /// The record with an updated slot that waits; nil for a slot that no update may write.
+    private func staging(_ slot: FirmwareSlot) -> BootRecord? {
+        guard slot != .golden, slot != runningSlot else { return nil }
+        var staged = record
+        staged.stage(slot)
+        return staged
     }
 
     // MARK: Holding
@@ -213,7 +233,9 @@ public struct SecuritySequencer: Sendable {
 
     mutating func assertResets() -> [Action] {
         released = []
-        return HeldComponent.allCases.flatMap { component -> [Action] in
+        // What was good before is not good now, whether the component says so or hangs.
+        powerIsGood = []
+        return components.flatMap { component -> [Action] in
             [.setReset(component, isAsserted: true), .emit(.resetAsserted(component))]
         }
     }
@@ -246,32 +268,26 @@ public struct SecuritySequencer: Sendable {
 
     // MARK: Releasing
 
-    mutating func release(_ component: HeldComponent) -> [Action] {
-        released.insert(component)
-        let actions: [Action] = [
-            .setReset(component, isAsserted: false), .emit(.resetReleased(component)),
-        ]
-        guard !powerIsGood.contains(component) else { return actions + follow(component) }
-        awaited = component
-        return actions + [startTimer(settings.timing.powerGood)]
-    }
-
-    /// What comes after `component` is up.
-    private mutating func follow(_ component: HeldComponent) -> [Action] {
+    /// Releases what comes next, and when all are up, watches the boot or locks.
+    mutating func releaseNext() -> [Action] {
         awaited = nil
         currentTimer = nil
-        switch component {
-        case .bmc: return release(.host)
-        case .host:
-            var actions: [Action] = []
-            if let limit = settings.bootTimeout, !isBootConfirmed {
-                timersStarted += 1
-                let token = TimerToken(number: timersStarted)
-                watch = token
-                actions.append(.startTimer(token, limit))
+        var actions: [Action] = []
+        while let component = components.first(where: { !released.contains($0) }) {
+            released.insert(component)
+            actions += [.setReset(component, isAsserted: false), .emit(.resetReleased(component))]
+            guard powerIsGood.contains(component) else {
+                awaited = component
+                return actions + [startTimer(settings.timing.powerGood)]
             }
-            return actions + (settings.lockAt == .release || isBootConfirmed ? lock() : [])
         }
+        if let limit = settings.bootTimeout, !isBootConfirmed {
+            timersStarted += 1
+            let token = TimerToken(number: timersStarted)
+            watch = token
+            actions.append(.startTimer(token, limit))
+        }
+        return actions + (settings.lockAt == .release || isBootConfirmed ? lock() : [])
     }
 
     private mutating func lock() -> [Action] {
@@ -283,7 +299,7 @@ public struct SecuritySequencer: Sendable {
 
     private mutating func powerGood(_ component: HeldComponent, _ isGood: Bool) -> [Action] {
         if isGood { powerIsGood.insert(component) } else { powerIsGood.remove(component) }
-        return isGood && awaited == component ? follow(component) : []
+        return isGood && awaited == component ? releaseNext() : []
     }
 
     // MARK: Booting
@@ -332,7 +348,7 @@ public struct SecuritySequencer: Sendable {
         }
         guard token == currentTimer else { return [] }
         currentTimer = nil
-        if let awaited { return follow(awaited) }
+        if awaited != nil { return releaseNext() }
         let limit = settings.timing.verification
         switch state {
         case .held: return fail(image: nil, reason: "no adapter began to verify within \(limit)")

@@ -14,7 +14,7 @@ public struct SecuritySettings: Sendable, Hashable {
 
     /// When the board locks.
     public enum LockMoment: String, CaseIterable, Sendable, Hashable {
-        /// Once host and BMC are released.
+        /// Once everything is released.
         case release
         /// Once the host says that it has booted.
         case bootComplete = "boot-complete"
@@ -35,6 +35,8 @@ public struct SecuritySettings: Sendable, Hashable {
         public init() {}
     }
 
+    /// The components that are there. Others are neither waited for nor told of, and stay in reset.
+    public var components: Set<HeldComponent> = [.bmc, .host]
     public var verifier = Verifier.adapter
     public var lockAt = LockMoment.release
     /// How long the host may take from its release until it says that it has booted; nil: it is not watched.
@@ -45,8 +47,10 @@ public struct SecuritySettings: Sendable, Hashable {
 
     /// In words, as it is measured.
     var summary: String {
-        "security logic: verifier \(verifier.rawValue), lock at \(lockAt.rawValue), "
+        let cards = components.subtracting([.bmc, .host]).map(\.rawValue).sorted()
+        return "security logic: verifier \(verifier.rawValue), lock at \(lockAt.rawValue), "
             + (bootTimeout.map { "boot within \($0)" } ?? "boot not watched")
+            + (cards.isEmpty ? "" : ", holds \(cards.joined(separator: " "))")
     }
 }
 

@@ -49,6 +49,12 @@ final class UpdateService: Sendable {
         }
     }
 
+    /// The slot that was staged cannot be tried after all.
+    func refuse(_ reason: String) {
+        let queue = state.withLock { $0.queue }
+        queue?.perform { [self] in state.withLock { $0.update?.refuse(reason) } }
+    }
+
     /// Power was cycled: what was not finished is gone.
     func abandon() {
         let queue = state.withLock { $0.queue }

@@ -22,6 +22,10 @@ public struct MCTPPacket: Hashable, Sendable {
         public static let adapter = EndpointID(rawValue: 9)
         public static let bmc = EndpointID(rawValue: 10)
         public static let host = EndpointID(rawValue: 11)
+        public static let card0 = EndpointID(rawValue: 12)
+        public static let card1 = EndpointID(rawValue: 13)
+        public static let card2 = EndpointID(rawValue: 14)
+        public static let card3 = EndpointID(rawValue: 15)
     }
 
     public enum Refusal: Error, Hashable, Sendable, CustomStringConvertible {

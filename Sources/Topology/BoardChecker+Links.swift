@@ -80,6 +80,7 @@ extension BoardChecker {
             links.append(resolved)
         }
         checkCompanions(taken, &diagnostics)
+        checkHeld(links, &diagnostics)
         for component in components where !attempted.contains(component.name) {
             for port in component.kind.ports where port.isRequired {
                 let wanted = BoardPort(component: component.name, port: port.name)
@@ -101,10 +102,10 @@ extension BoardChecker {
             for port in component.kind.ports {
                 let end = BoardPort(component: component.name, port: port.name)
                 guard let companion = port.companion, let position = taken[end] else { continue }
-                let wanted = BoardPort(component: component.name, port: companion)
+                let wanted = BoardPort(component: component.name, port: companion.port)
                 if taken[wanted] == nil {
                     diagnostics.error(
-                        "'\(end)' is linked and '\(wanted)' is not: a card is found by its function 0; link that too",
+                        "'\(end)' is linked and '\(wanted)' is not: \(companion.reason); link that too",
                         at: position)
                 }
             }

@@ -23,7 +23,8 @@ struct AdapterCardCommand: ComponentCommand {
             Each of the ports pcie, pcie1 … pcie7 that has a socket is a virtio network function of its own.
 
             With --master it also verifies the board's firmware: it reads the flash through the security logic (port \
-            spi) whenever that releases the adapter's reset (port sideband), and tells it the verdict.
+            spi) whenever that releases the adapter's reset (port sideband), and tells it the verdict. A card that is \
+            not the master is dead, functions and switch, while its sideband holds it in reset.
 
             Example, alone, as a switch between two QEMU machines:
               adapter-card --listen eth-host=/tmp/a --listen eth-ext=/tmp/b
@@ -57,12 +58,16 @@ struct AdapterCardCommand: ComponentCommand {
 
     func start(_ runtime: ComponentRuntime) throws {
         let verification = try makeVerification(runtime)
+        // A master runs on standby power: its sideband is the verification's.
+        let sideband = master ? nil : runtime.connectionPath("sideband")
+        let card = CardFunctions(isHeld: sideband != nil)
         let listeners = try (0..<AdapterCard.functionCount).compactMap { number in
             try runtime.listener(AdapterCard.port(of: number)).map { (number, $0) }
         }
-        let (fabric, worker) = try startSwitch(runtime, functions: listeners.map { AdapterCard.port(of: $0.0) })
+        let (fabric, worker) = try startSwitch(
+            runtime, functions: listeners.map { AdapterCard.port(of: $0.0) }, isHeld: card.isHeld)
         let functions = zip(listeners, fabric.functions).map { item, port in
-            startFunction(item.0, item.1, port, runtime, fabric, worker, verification?.0)
+            startFunction(item.0, item.1, port, runtime, fabric, worker, verification?.0, card)
         }
         register(runtime, fabric, verification?.0, functions)
         let capture = CaptureSession(fabric.ports.map { .init(name: "\(runtime.name).\($0.name)", tap: $0.tap) })
@@ -72,6 +77,17 @@ struct AdapterCardCommand: ComponentCommand {
                 throw ComponentError.wire(port: "sideband", error)
             }
             runtime.onStop { verification.stop() }
+        } else {
+            try runtime.startPower(
+                sideband,
+                hold: {
+                    fabric.setHeld(true)
+                    card.hold()
+                },
+                run: {
+                    fabric.setHeld(false)
+                    card.release()
+                })
         }
     }
 
@@ -80,11 +96,12 @@ struct AdapterCardCommand: ComponentCommand {
     /// The switch has a thread of its own, which serves the functions' queues too: frames never wait for a person at the
     /// control socket, and go from function to function without another thread.
     private func startSwitch(
-        _ runtime: ComponentRuntime, functions: [String]
+        _ runtime: ComponentRuntime, functions: [String], isHeld: Bool
     ) throws -> (SwitchFabric, VirtioWorker) {
         let loop = try EventLoop()
         let worker = VirtioWorker(loop: loop)
         let fabric = SwitchFabric(ports: Self.ports, functions: functions, loop: loop) { runtime.log.warning("\($0)") }
+        fabric.setHeld(isHeld)
         for port in Self.ports {
             if let listener = try runtime.listener(port) {
                 try fabric.start(port, .serves(listener))
@@ -118,7 +135,7 @@ struct AdapterCardCommand: ComponentCommand {
 
     private func startFunction(
         _ number: Int, _ listener: Listener, _ port: FunctionPort, _ runtime: ComponentRuntime, _ fabric: SwitchFabric,
-        _ worker: VirtioWorker, _ verification: FirmwareVerification?
+        _ worker: VirtioWorker, _ verification: FirmwareVerification?, _ card: CardFunctions
     ) -> Function {
         let name = port.name
         let net = VirtioNet.joined(
@@ -139,6 +156,7 @@ struct AdapterCardCommand: ComponentCommand {
             }
         }
         guard let virtio = made else { preconditionFailure("the endpoint makes its model") }
+        card.add(endpoint)
         let server = VFIOUserServer(listener: listener, device: endpoint) { runtime.log.warning("\(name): \($0)") }
         server.start()
         runtime.onStop {
@@ -151,13 +169,13 @@ struct AdapterCardCommand: ComponentCommand {
     // MARK: Verification
 
     private func makeVerification(_ runtime: ComponentRuntime) throws -> (FirmwareVerification, LinkSource)? {
-        let paths = ["spi", "sideband"].map { ($0, runtime.connectionPath($0)) }
         guard master else {
-            if let (port, _) = paths.first(where: { $0.1 != nil }) {
-                throw ComponentError.message("port '\(port)' is the master's: give --master too")
+            if runtime.connectionPath("spi") != nil {
+                throw ComponentError.message("port 'spi' is the master's: give --master too")
             }
             return nil
         }
+        let paths = ["spi", "sideband"].map { ($0, runtime.connectionPath($0)) }
         for (port, path) in paths where path == nil { throw ComponentError.noSocketToUse(port: port) }
         guard let spi = paths[0].1, let sideband = paths[1].1 else { return nil }
         let verification = FirmwareVerification(

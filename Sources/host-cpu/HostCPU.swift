@@ -9,6 +9,7 @@ import Machine
 import PCIe
 import QMP
 import RISCV
+import Sideband
 import Wire
 
 /// `--interrupts`
@@ -187,7 +188,6 @@ struct HostCPU: ComponentCommand {
                 return host
             },
             onEvent: { announce($0, runtime, ending) })
-        runtime.setStatus("held")
 
         let console = try runtime.listener("console")
         let mirror = console == nil && program != nil ? Program.print : nil
@@ -209,27 +209,13 @@ struct HostCPU: ComponentCommand {
         }
         ending.connect(machine, serial)
 
-        let sequencer = PowerSequencer(
-            machine: machine, loop: runtime.loop, report: { log.warning("\($0)") },
-            onEvent: { announce($0, runtime, status) })
         // The wires' owners live as long as the process.
-        runtime.onStop { withExtendedLifetime((machine, serial, sequencer, cards)) { debugServer.stop() } }
-        try sequencer.start(try runtime.connection("sideband", kind: .seqpacket))
-    }
-
-    private func announce(_ event: PowerSequencer.Event, _ runtime: ComponentRuntime, _ status: HostStatus) {
-        switch event {
-        case .resetAsserted:
-            runtime.setStatus("held")
-            runtime.emit("RESET_ASSERTED")
-        case .resetReleased:
-            runtime.setStatus("running")
-            runtime.emit("RESET_RELEASED")
-        case .powerGood:
-            runtime.emit("POWER_GOOD")
-            // A debugger that waited for it has the harts before their first instruction.
-            status.refresh()
-        }
+        runtime.onStop { withExtendedLifetime((machine, serial, cards)) { debugServer.stop() } }
+        // Nobody addresses the host by MCTP in this design yet.
+        try runtime.startPower(
+            runtime.connectionPath("sideband"), hold: { machine.holdInReset() }, run: { machine.releaseReset() },
+            // A debugger that waited for power has the harts before their first instruction.
+            event: { if $0 == .powerGood { status.refresh() } })
     }
 
     private func announce(_ event: MachineEvent, _ runtime: ComponentRuntime, _ ending: RunEnding) {

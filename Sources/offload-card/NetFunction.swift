@@ -32,7 +32,7 @@ extension OffloadCardCommand {
     private static let queuePairs = 4
 
     /// Nil when the port has no socket.
-    func startNet(_ runtime: ComponentRuntime) throws -> FunctionRecord? {
+    func startNet(_ card: CardFunctions, _ runtime: ComponentRuntime) throws -> FunctionRecord? {
         let listener = try runtime.listener("pcie-net")
         let ethernet = try runtime.listener(NetOptions.port)
         let path = runtime.connectionPath(NetOptions.port)
@@ -48,7 +48,7 @@ extension OffloadCardCommand {
         let net = try makeNet(port, ethernet.map { .serves($0) } ?? path.map { .uses(path: $0) })
         runtime.onStop { port.stop() }
         let (endpoint, function) = worker.endpoint("pcie-net", net, 0x0B0A, runtime)
-        let server = serve("pcie-net", listener, endpoint, runtime)
+        let server = serve("pcie-net", listener, endpoint, card, runtime)
         let capture = CaptureSession([.init(name: "\(runtime.name).\(port.name)", tap: port.tap)])
         runtime.registerCapture(start: { try capture.start(path: $0) }, stop: { try capture.stop() })
         runtime.control.register(QMPCommand("query-ports") { _ throws(QMPError) in [port.json] })

@@ -20,8 +20,9 @@ struct OffloadCardCommand: ComponentCommand {
         commandName: kind,
         abstract: "The board's virtualization offload device: PCI Express functions, each behind a vfio-user socket.",
         discussion: """
-            Port pcie takes a ring of commands in the host's memory, pcie-net is a network card at port eth0, pcie-disk a disk, pcie-console a serial line to \
-            port console, pcie-rng a source of random numbers. Serve any of them.
+            Port pcie takes a ring of commands in the host's memory, pcie-net is a network card at port eth0, pcie-disk \
+            a disk, pcie-console a serial line to port console, pcie-rng a source of random numbers. Serve any of them. \
+            All are dead while the sideband holds the card in reset; without a sideband it leaves reset at once.
 
             Example, a disk alone, for QEMU 10.1 or later:
               truncate -s 64M disk.img
@@ -53,9 +54,11 @@ struct OffloadCardCommand: ComponentCommand {
     }
 
     func start(_ runtime: ComponentRuntime) throws {
+        let sideband = runtime.connectionPath("sideband")
+        let card = CardFunctions(isHeld: sideband != nil)
         let functions =
-            [try startRing(runtime), try startNet(runtime), try startDisk(runtime)].compactMap { $0 }
-            + (try startVirtio(runtime))
+            [try startRing(card, runtime), try startNet(card, runtime), try startDisk(card, runtime)].compactMap { $0 }
+            + (try startVirtio(card, runtime))
         guard !functions.isEmpty else {
             throw ComponentError.message(
                 "no function has a socket to serve: give --listen PORT=PATH for some of pcie, pcie-net, "
@@ -63,12 +66,15 @@ struct OffloadCardCommand: ComponentCommand {
         }
         runtime.control.register(
             QMPCommand("query-functions") { _ throws(QMPError) in .array(functions.map(\.json)) })
+        // Between release and power good is the place of what the card must do before the host finds it.
+        try runtime.startPower(sideband, hold: { card.hold() }, run: { card.release() }, beforePowerGood: nil)
     }
 
-    /// Serves an endpoint on a port's socket until the component ends.
+    /// Serves an endpoint, a function of the card, on a port's socket until the component ends.
     func serve(
-        _ port: String, _ listener: Listener, _ endpoint: Endpoint, _ runtime: ComponentRuntime
+        _ port: String, _ listener: Listener, _ endpoint: Endpoint, _ card: CardFunctions, _ runtime: ComponentRuntime
     ) -> VFIOUserServer {
+        card.add(endpoint)
         let server = VFIOUserServer(listener: listener, device: endpoint) { runtime.log.warning("\(port): \($0)") }
         server.start()
         runtime.onStop { server.stop() }
@@ -78,7 +84,7 @@ struct OffloadCardCommand: ComponentCommand {
     // MARK: pcie
 
     /// Nil when the port has no socket.
-    private func startRing(_ runtime: ComponentRuntime) throws -> FunctionRecord? {
+    private func startRing(_ functions: CardFunctions, _ runtime: ComponentRuntime) throws -> FunctionRecord? {
         guard let listener = try runtime.listener("pcie") else { return nil }
         guard
             let identity = OffloadIdentity(model: model, serial: serial, firmwareVersion: Self.firmwareVersion)
@@ -89,7 +95,7 @@ struct OffloadCardCommand: ComponentCommand {
             card = model
             return model
         }
-        let server = serve("pcie", listener, endpoint, runtime)
+        let server = serve("pcie", listener, endpoint, functions, runtime)
         if let card { register(card, server, runtime) }
         return FunctionRecord(port: "pcie", kind: "control-ring", server: server)
     }
@@ -97,7 +103,7 @@ struct OffloadCardCommand: ComponentCommand {
     // MARK: pcie-disk
 
     /// Nil when the port has no socket.
-    private func startDisk(_ runtime: ComponentRuntime) throws -> FunctionRecord? {
+    private func startDisk(_ card: CardFunctions, _ runtime: ComponentRuntime) throws -> FunctionRecord? {
         guard let listener = try runtime.listener("pcie-disk") else {
             if diskOptions.disk != nil || diskOptions.diskSize != nil {
                 throw ComponentError.message("a disk, and nobody to see it: give --listen pcie-disk=PATH too")
@@ -114,7 +120,7 @@ struct OffloadCardCommand: ComponentCommand {
             case .nvme: try makeNVMe(store, runtime)
             case .virtioBlk: try makeVirtioBlock(store, runtime)
             }
-        let server = serve("pcie-disk", listener, endpoint, runtime)
+        let server = serve("pcie-disk", listener, endpoint, card, runtime)
         DiskControl(store: store, interface: interface, server: server, function: disk).register(runtime)
         return FunctionRecord(port: "pcie-disk", kind: interface.rawValue, server: server, function: function)
     }

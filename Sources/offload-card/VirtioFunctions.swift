@@ -65,7 +65,7 @@ extension OffloadCardCommand {
     // MARK: pcie-console, pcie-rng
 
     /// Those of these functions that have a socket.
-    func startVirtio(_ runtime: ComponentRuntime) throws -> [FunctionRecord] {
+    func startVirtio(_ card: CardFunctions, _ runtime: ComponentRuntime) throws -> [FunctionRecord] {
         let ports = ["pcie-console", "pcie-rng"]
         let listeners = try ports.map { try runtime.listener($0) }
         // A launcher makes the console's socket for every card; without the function nobody is behind it.
@@ -74,29 +74,32 @@ extension OffloadCardCommand {
         let worker = try CardWorker("virtio", runtime)
         var records: [FunctionRecord] = []
         if let listener = listeners[0] {
-            records.append(try startConsole(worker, listener, console, runtime))
+            records.append(try startConsole(worker, listener, console, card, runtime))
         }
         if let listener = listeners[1] {
             let (endpoint, function) = worker.endpoint("pcie-rng", VirtioEntropy(), 0x0B0A, runtime)
-            let server = serve("pcie-rng", listener, endpoint, runtime)
+            let server = serve("pcie-rng", listener, endpoint, card, runtime)
             records.append(FunctionRecord(port: "pcie-rng", kind: "virtio-rng", server: server, function: function))
         }
         return records
     }
 
     private func startConsole(
-        _ worker: CardWorker, _ listener: Listener, _ console: Listener?, _ runtime: ComponentRuntime
+        _ worker: CardWorker, _ listener: Listener, _ console: Listener?, _ card: CardFunctions,
+        _ runtime: ComponentRuntime
     ) throws -> FunctionRecord {
         let port = ConsolePort(loop: worker.loop)
         let device = VirtioConsole(loop: worker.loop) { port.output($0) }
-        port.connect { [weak device] bytes in device?.input(bytes.span.bytes) ?? bytes.count }
+        // What is typed at a card in reset is lost, as on a line that nobody listens to.
+        port.connect { [weak device] bytes in card.isHeld ? bytes.count : device?.input(bytes.span.bytes) ?? bytes.count
+        }
         if let console {
             do throws(WireError) { try port.serve(console) } catch {
                 throw ComponentError.wire(port: "console", error)
             }
         }
         let (endpoint, function) = worker.endpoint("pcie-console", device, 0x0B0A, runtime)
-        let server = serve("pcie-console", listener, endpoint, runtime)
+        let server = serve("pcie-console", listener, endpoint, card, runtime)
         return FunctionRecord(port: "pcie-console", kind: "virtio-console", server: server, function: function)
     }
 }

@@ -20,7 +20,7 @@ struct GateRulesError: Error, CustomStringConvertible {
 }
 
 enum GateRulesFile {
-    /// A table of four masters has some kilobytes.
+    /// A table of eight masters has some kilobytes.
     private static let maximumSize = 256 * 1024
 
     static func read(_ path: String) throws(GateRulesError) -> FlashGateRules {

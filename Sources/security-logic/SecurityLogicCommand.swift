@@ -18,12 +18,12 @@ struct SecurityLogicCommand: ComponentCommand {
 
     static let configuration = CommandConfiguration(
         commandName: kind,
-        abstract: "The programmable logic that holds host and BMC in reset until their firmware is verified.",
+        abstract: "The programmable logic that holds host, BMC and cards in reset until the firmware is verified.",
         discussion: """
             Stands between the flash chip (port flash) and its masters (ports spi-adapter, spi-host, spi-bmc, \
-            spi-external): the adapter reads while it verifies, host and BMC read what was verified once they are \
-            released, a programmer from outside writes while everything is held. Commands come from the adapter on \
-            sideband-adapter.
+            spi-card0 to spi-card3, spi-external): the adapter reads while it verifies, host, BMC and cards read what \
+            was verified once they are released, a programmer from outside writes while everything is held. Commands \
+            come from the adapter on sideband-adapter. Of the cards those take part whose sideband is linked.
 
             Example:
 
@@ -111,12 +111,14 @@ struct SecurityLogicCommand: ComponentCommand {
         runtime.onStop { for server in started { server.stop() } }
 
         let bridge = try startBridge(runtime)
-        let controller = makeController(runtime, gate, fuses, bridge.link)
-        bridge.hasBooted.set { controller.bootComplete() }
         var components: [HeldComponent: Listener] = [:]
         for component in HeldComponent.allCases {
             components[component] = try runtime.listener("sideband-\(component.rawValue)", kind: .seqpacket)
         }
+        // Host and BMC are parts of every board; a card is there when its sideband is linked.
+        let present = Set(components.keys).union([.bmc, .host])
+        let controller = makeController(runtime, gate, fuses, bridge.link, present)
+        bridge.hasBooted.set { controller.bootComplete() }
         try controller.serve(
             adapter: try runtime.listener("sideband-adapter", kind: .seqpacket), components: components)
         registerCommands(runtime, controller, gate, bridge.link)
@@ -160,10 +162,12 @@ struct SecurityLogicCommand: ComponentCommand {
     }
 
     private func makeController(
-        _ runtime: ComponentRuntime, _ gate: FlashGate, _ fuses: FuseStore, _ bridge: LPCBridge
+        _ runtime: ComponentRuntime, _ gate: FlashGate, _ fuses: FuseStore, _ bridge: LPCBridge,
+        _ components: Set<HeldComponent>
     ) -> SecurityController {
         let log = runtime.log
         var settings = SecuritySettings()
+        settings.components = components
         settings.verifier = verifier
         settings.lockAt = lockAt
         settings.bootTimeout = bootTimeout?.duration

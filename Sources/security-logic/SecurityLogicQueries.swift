@@ -38,9 +38,12 @@ extension SecurityLogicCommand {
                     snapshot.fuses.cancelledKeys.numbers.map { .integer(Int64($0)) })
                 answer["lpc"] = bridge.statistics.json
                 answer["verified-pages"] = .unsigned(UInt64(gate.digests.count))
+                // A card that is not there has no counters to look at.
+                let masters = FlashMaster.allCases.filter { master in
+                    master.component.map(snapshot.settings.components.contains) ?? true
+                }
                 answer["masters"] = .object(
-                    Dictionary(uniqueKeysWithValues: FlashMaster.allCases.map { ($0.rawValue, gate.counters($0).json) })
-                )
+                    Dictionary(uniqueKeysWithValues: masters.map { ($0.rawValue, gate.counters($0).json) }))
                 return .object(answer)
             })
         runtime.control.register(

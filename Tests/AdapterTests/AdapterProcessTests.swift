@@ -2,6 +2,7 @@ import Crypto
 import Ethernet
 import Foundation
 import QMP
+import Sideband
 import TestKit
 import Testing
 import Trust
@@ -65,6 +66,50 @@ struct AdapterProcessTests {
         withExtendedLifetime(peers) {}
         _ = try control.execute("quit")
         #expect(card.child.waitForExit() == 0)
+    }
+
+    @Test func `a card that is not the master is dead, functions and switch, while its sideband holds it in reset`()
+        throws
+    {
+        let folder = TemporaryFolder()
+        let listener = try Listener(path: folder.file("logic"), kind: .seqpacket)
+        let card = try ComponentProcess(
+            "adapter-card", in: folder, listens: ["pcie", "pcie1", "eth-bmc", "eth-ext"],
+            connects: ["sideband": "logic"])
+        let logic = SidebandLink(socket: try listener.accept(until: .after(.seconds(20))))
+        let peers = try ["eth-bmc", "eth-ext"].map { FramePeer(socket: try card.connect($0)) }
+        let hosts = try ["pcie", "pcie1"].map { try VFIOUserClient(socket: try card.connect($0)) }
+        func ports() -> [JSONValue] { (try? card.control.execute("query-ports"))?.arrayValue ?? [] }
+        #expect(eventually { ports().count { $0["link"] == true } == 2 })
+        #expect(try card.control.execute("query-status")["status"] == "held")
+        let shout = Self.frame(to: "ff:ff:ff:ff:ff:ff", from: "52:54:00:00:00:01", payload: 86)
+        for round in 1...2 {
+            // In reset.
+            try peers[0].send(shout)
+            let dropped = Int64(round)
+            #expect(eventually { ports().first?["received-dropped"] == .integer(dropped) }, "\(ports())")
+            for host in hosts {
+                host.write(region: 7, offset: 4, width: 2, value: 6)
+                #expect(host.read(region: 7, offset: 0, width: 4) == 0xFFFF_FFFF)
+                #expect(host.read(region: 2, offset: 0, width: 4) == 0xFFFF_FFFF)
+            }
+            #expect(try card.control.execute("query-stations") == [])
+            // Released.
+            try logic.send(.signal(.reset, level: true))
+            #expect(try logic.receive(until: .after(.seconds(20))) == .signal(.powerGood, level: true))
+            for host in hosts { #expect(host.read(region: 7, offset: 0, width: 4) == 0x1041_1AF4) }
+            hosts[0].write(region: 7, offset: 4, width: 2, value: 6)
+            #expect(hosts[0].read(region: 0, offset: 0, width: 4) == 0x4442_4441)
+            try peers[0].send(shout)
+            // Nothing that came before is let out now.
+            #expect(try peers[1].next() == shout)
+            #expect(throws: WireError.timedOut) { try peers[1].next(within: .milliseconds(20)) }
+            #expect(try card.control.execute("query-stations").arrayValue?.count == 1)
+            try logic.send(.signal(.reset, level: false))
+            #expect(try logic.receive(until: .after(.seconds(20))) == .signal(.powerGood, level: false))
+        }
+        let events = try card.control.execute("query-events").arrayValue?.compactMap { $0["event"]?.stringValue } ?? []
+        #expect(events.filter { $0 == "POWER_GOOD" }.count == 2 && events.last == "RESET_ASSERTED")
     }
 
     @Test func `QEMU at the external port finds the BMC behind the switch`() throws {

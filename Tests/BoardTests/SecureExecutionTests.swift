@@ -43,7 +43,7 @@ extension LiveBoard {
         }
     }
 
-    @Test func `when nothing is good host and BMC stay held, and up names every slot's reason`() throws {
+    @Test func `when nothing is good host, BMC and card stay held, and up names every slot's reason`() throws {
         let own = try ProvisionedBoard()
         let image = try own.image("first", version: 1)
         try own.fill(a: image, b: image, golden: image)
@@ -52,6 +52,8 @@ extension LiveBoard {
         #expect(board.up.status == 3, "\(board.up.output)")
         for slot in ["A", "B", "golden"] { #expect(board.up.output.contains(slot), "\(board.up.output)") }
         #expect(board.up.output.contains("digest mismatch"), "\(board.up.output)")
+        for name in ["host0", "bmc0", "offload0"] { #expect(try board.component(name)["status"] == "held") }
+        #expect(try board.security()["released"] == [])
     }
 
     @Test func `an update boots at the next power cycle, and what it replaced can then be made unusable for ever`()

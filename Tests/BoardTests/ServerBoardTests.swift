@@ -6,7 +6,9 @@ import Wire
 
 /// Whole boards of real components. One at a time: two cores carry one boot well.
 @Suite(.serialized) struct ServerBoardTests {
-    @Test func `the server board verifies its firmware, releases the BMC, then the host, and prints its cards`() throws
+    @Test
+    func `the server board verifies its firmware, releases the BMC, the card, then the host, and prints its cards`()
+        throws
     {
         let board = try LiveBoard()
         try #require(board.up.status == 0, "\(board.up.output)")
@@ -15,7 +17,8 @@ import Wire
         let timeline = try board.timeline()
         let order = [
             "logic0 RESET_ASSERTED host", "adapter0 FIRMWARE_VERIFYING", "logic0 FIRMWARE_VERIFIED",
-            "logic0 RESET_RELEASED bmc", "logic0 RESET_RELEASED host", "logic0 BOARD_LOCKED", "bmc0 BOOT_COMPLETE",
+            "logic0 RESET_RELEASED bmc", "logic0 RESET_RELEASED card0", "offload0 POWER_GOOD",
+            "logic0 RESET_RELEASED host", "logic0 BOARD_LOCKED", "bmc0 BOOT_COMPLETE",
         ]
         let places = order.map { timeline.firstIndex(of: $0) ?? -1 }
         #expect(places == places.sorted() && !places.contains(-1), "\(places) in \(timeline)")
@@ -35,6 +38,30 @@ import Wire
         #expect(try board.qmp("logic0", "query-security-state")["state"] == "locked")
         let down = try board.baseboard(["down"])
         #expect(down.status == 0)
+    }
+
+    @Test func `a power cycle of a running board leaves a card that works`() throws {
+        let board = try LiveBoard()
+        try #require(board.up.status == 0, "\(board.up.output)")
+        for boots in 2...3 {
+            _ = try board.qmp("logic0", "system_reset")
+            #expect(
+                eventually {
+                    ((try? board.hostConsole()) ?? "").components(separatedBy: "Baseboard firmware: ready").count
+                        == boots + 1
+                })
+            let console = try board.hostConsole()
+            // Found on the bus, and it serves its ring by DMA and interrupts.
+            #expect(console.components(separatedBy: "1b36:0b0a").count == boots + 1, "\(console)")
+            #expect(
+                console.components(separatedBy: "answered     by DMA and MSI-X interrupt").count == boots + 1,
+                "\(console)")
+        }
+        let timeline = try board.timeline()
+        #expect(timeline.count { $0 == "offload0 RESET_ASSERTED" } == 2, "\(timeline)")
+        #expect(timeline.count { $0 == "offload0 POWER_GOOD" } == 3)
+        #expect(try board.qmp("host0", "query-pcie-ports")[1]?["link"] == true)
+        #expect(try board.qmp("offload0", "query-offload")["commands-served"] == 3, "one a boot")
     }
 
     /// Who has 192.168.7.2? Asked by 52:54:00:12:34:56, 192.168.7.9 (RFC 826).
@@ -108,7 +135,7 @@ import Wire
         }
     }
 
-    @Test func `an image signed by another key leaves host and BMC held, and up says so`() throws {
+    @Test func `an image signed by another key leaves host, BMC and card held, and up says so`() throws {
         let images = TemporaryFolder()
         let firmware = packageFolder + "/.build/firmware"
         let provision = try run(binary("baseboard"), ["provision", "--output", images.path])
@@ -128,7 +155,7 @@ import Wire
         try expectHeld(image: images.file("evil.chip.img"), names: "evil")
     }
 
-    @Test func `one changed byte of OpenSBI in every slot leaves host and BMC held`() throws {
+    @Test func `one changed byte of OpenSBI in every slot leaves host, BMC and card held`() throws {
         let images = TemporaryFolder()
         var bytes = try Data(contentsOf: URL(fileURLWithPath: packageFolder + "/.build/firmware/server.img"))
         for slot in [0, 0x80_0000, 0x100_0000] { bytes[slot + 0x2_0000 + 1234] ^= 1 }
@@ -144,6 +171,11 @@ import Wire
         #expect(try board.component("host0")["status"] == "held")
         #expect(try board.component("bmc0")["status"] == "held")
         #expect(try board.component("logic0")["status"] == "failed")
+        // The card is in its slot, and the host's root port sees nothing of it.
+        #expect(try board.component("offload0")["status"] == "held")
+        let slot = try board.qmp("host0", "query-pcie-ports")[1]
+        #expect(slot?["present"] == true && slot?["link"] == false, "\(slot ?? .null)")
+        #expect(try board.qmp("host0", "query-pcie-ports")[0]?["link"] == true, "the master runs on standby power")
         let cpus = try board.qmp("host0", "query-cpus")
         #expect(cpus[0]?["instructions-retired"] == 0, "\(cpus)")
         // A BMC in reset answers nothing.

@@ -67,7 +67,10 @@ import Testing
 @Suite struct FlashGateRulesTests {
     static let chipSize: UInt64 = 32 << 20
     static let slot: Range<UInt64> = 0x80_0000..<0x100_0000
-    static let running = FlashGateState(phase: .locked, released: [.host, .bmc], slot: slot)
+    static let everyone = Set(HeldComponent.allCases)
+    static let running = FlashGateState(phase: .locked, released: everyone, slot: slot)
+    /// Those who run what was verified.
+    static let held = FlashMaster.allCases.filter(\.seesSlotOnly)
 
     static func read(_ address: UInt32) -> [UInt8] { [0x0C] + SPIFlash.addressBytes(address) + [0] }
 
@@ -79,15 +82,20 @@ import Testing
     }
 
     /// Phases in which a master reads by the built-in rules, and in which it writes.
-    static let table: [(FlashMaster, reads: Set<FlashPhase>, writes: Set<FlashPhase>)] = [
-        (.adapter, [.unprotected], []), (.host, [.released, .locked], []), (.bmc, [.released, .locked], []),
-        (.external, Set(FlashPhase.allCases), [.held, .failed]),
-    ]
+    static let table: [(FlashMaster, reads: Set<FlashPhase>, writes: Set<FlashPhase>)] =
+        [
+            (.adapter, [.unprotected], []), (.external, Set(FlashPhase.allCases), [.held, .failed]),
+        ] + held.map { ($0, [.released, .locked], []) }
+
+    @Test func `host, BMC and four cards are held masters`() {
+        #expect(Set(Self.held.map(\.rawValue)) == ["host", "bmc", "card0", "card1", "card2", "card3"])
+        for master in Self.held { #expect(master.component?.rawValue == master.rawValue) }
+    }
 
     @Test(arguments: table.indices, FlashPhase.allCases)
     func `a master reads and writes in its phases only`(index: Int, phase: FlashPhase) {
         let (master, reads, writes) = Self.table[index]
-        let state = FlashGateState(phase: phase, released: [.host, .bmc], slot: Self.slot)
+        let state = FlashGateState(phase: phase, released: Self.everyone, slot: Self.slot)
         let mayRead = reads.contains(phase)
         let mayWrite = writes.contains(phase)
         #expect(Self.decide(master, [0x9F], 3, in: state) == (mayRead ? .pass : .denyMaster))
@@ -109,18 +117,18 @@ import Testing
         }
     }
 
-    @Test(arguments: [FlashMaster.host, .bmc])
+    @Test(arguments: held)
     func `a component in reset has no flash, whatever the phase`(master: FlashMaster) {
-        for released in [[], [master == .host ? HeldComponent.bmc : .host]] as [Set<HeldComponent>] {
+        for released in [[], Self.everyone.filter { $0 != master.component }] as [Set<HeldComponent>] {
             let state = FlashGateState(phase: .locked, released: released, slot: Self.slot)
             #expect(Self.decide(master, [0x9F], 3, in: state) == .denyMaster)
         }
         #expect(
-            Self.decide(master, [0x9F], 3, in: FlashGateState(phase: .locked, released: [.host, .bmc])) == .denyMaster)
+            Self.decide(master, [0x9F], 3, in: FlashGateState(phase: .locked, released: Self.everyone)) == .denyMaster)
     }
 
-    @Test(arguments: [FlashMaster.host, .bmc])
-    func `host and BMC see the verified slot from 0, cut at its end`(master: FlashMaster) {
+    @Test(arguments: held)
+    func `host, BMC and cards see the verified slot from 0, cut at its end`(master: FlashMaster) {
         #expect(
             Self.decide(master, Self.read(0x10), 16, in: Self.running)
                 == .read(address: 0x80_0010, count: 16, undriven: 0))
@@ -179,8 +187,8 @@ import Testing
         #expect(Self.decide(.external, [0x9F], 3, in: Self.running, rules) == .pass)
     }
 
-    @Test func `no rules give host or BMC a write, the adapter a locked flash, or anybody a mode`() {
-        for master in [FlashMaster.host, .bmc] {
+    @Test func `no rules give host, BMC or a card a write, the adapter a locked flash, or anybody a mode`() {
+        for master in Self.held {
             for operation in [FlashOperations.program, .erase, .registers, [.read, .program]] {
                 #expect(throws: FlashGateRules.Refusal.writingMaster(master)) {
                     try FlashGateRules(rules: [.init(master, operation, while: [.released])], filters: [:])

@@ -16,10 +16,11 @@ final class GatedChip {
     let denials = Denials()
     private var servers: [SerprogServer] = []
     private var clients: [FlashMaster: SerprogClient] = [:]
-    /// What host and BMC see in these tests: the second quarter of the chip.
+    /// What host, BMC and cards see in these tests: the second quarter of the chip.
     static let slot: Range<UInt64> = 0x80_0000..<0x100_0000
     static let unprotected = FlashGateState(phase: .unprotected)
-    static let locked = FlashGateState(phase: .locked, released: [.host, .bmc], slot: slot)
+    static let everyone = Set(HeldComponent.allCases)
+    static let locked = FlashGateState(phase: .locked, released: everyone, slot: slot)
 
     final class Denials: Sendable {
         let all = Mutex<[FlashGate.Denial]>([])
@@ -190,6 +191,24 @@ struct TamperedTarget: SPITarget {
         #expect(chip.gate.counters(.host).denied == 1)
     }
 
+    @Test func `a card reads its slot while it is released, and learns of a page that changed as the host does`() throws
+    {
+        let tamper = Tamper()
+        let chip = try GatedChip(tamper: tamper)
+        try chip.program(0x80_0000, [1, 2, 3, 4])
+        try chip.verify(0x80_0000..<0x80_2000)
+        let card = try chip.port(.card2)
+        chip.gate.setState(FlashGateState(phase: .locked, released: [.host, .bmc, .card0], slot: GatedChip.slot))
+        #expect(try card.readFlash(offset: 0, count: 4) == [0xFF, 0xFF, 0xFF, 0xFF], "in reset it has no flash")
+        #expect(chip.gate.counters(.card2).denied == 1 && chip.gate.counters(.card0).denied == 0)
+        chip.gate.setState(FlashGateState(phase: .released, released: [.card2], slot: GatedChip.slot))
+        #expect(try card.readFlash(offset: 0, count: 4) == [1, 2, 3, 4])
+        #expect(try card.readFlash(offset: 0x2000, count: 1) == [0xFF], "nobody verified that page")
+        tamper.begin(at: 0x80_1000)
+        #expect(try card.readFlash(offset: 0x1000, count: 1) == [0xFF])
+        #expect(chip.gate.current == FlashGateState(phase: .failed))
+    }
+
     @Test func `a page that nobody verified is not driven`() throws {
         let chip = try GatedChip()
         for page in 0..<3 { try chip.program(0x80_0000 + 4096 * UInt32(page), [UInt8(page)]) }
@@ -205,14 +224,14 @@ struct TamperedTarget: SPITarget {
         #expect(chip.gate.current == GatedChip.locked, "nothing has changed")
     }
 
-    @Test func `of all 256 opcodes of host and BMC none changes the chip, before lock and after it`() throws {
+    @Test func `of all 256 opcodes of host, BMC and cards none changes the chip, before lock and after it`() throws {
         let chip = try GatedChip()
         for place in [0, 0x80_0000, 0x112_3400] as [UInt32] { try chip.program(place, [0x55, 0xAA]) }
         try chip.verify(0x80_0000..<0x81_0000)
         let before = try chip.snapshot()
         for phase in [FlashPhase.released, .locked] {
-            chip.gate.setState(FlashGateState(phase: phase, released: [.host, .bmc], slot: GatedChip.slot))
-            for master in [FlashMaster.host, .bmc] {
+            chip.gate.setState(FlashGateState(phase: phase, released: GatedChip.everyone, slot: GatedChip.slot))
+            for master in FlashMaster.allCases where master.seesSlotOnly {
                 let port = try chip.port(master, suffix: "\(phase)")
                 for opcode in UInt8.min...UInt8.max {
                     // Each with the latch asked for first, as short, three- and four-byte address, and with data.

@@ -305,7 +305,16 @@ import Trust
         var sequencer = Sequences.sequencer(.locked)
         #expect(sequencer.handle(.updated(.a)).isEmpty)
         #expect(sequencer.handle(.updated(.golden)).isEmpty)
-        #expect(sequencer.handle(.updated(.b)) == [.store(sequencer.record), .emit(.updateStaged(slot: .b))])
+        let before = sequencer.record
+        var staged = before
+        staged.stage(.b)
+        #expect(sequencer.handle(.updated(.b)) == [.stage(staged, .b)])
+        #expect(sequencer.record == before, "nothing is staged before the record is kept")
+        #expect(sequencer.handle(.staged(.b, isKept: false)).isEmpty)
+        #expect(sequencer.record == before, "nor when it cannot be")
+        #expect(sequencer.handle(.staged(.a, isKept: true)).isEmpty, "the slot that runs")
+        #expect(sequencer.handle(.staged(.b, isKept: true)) == [.emit(.updateStaged(slot: .b))])
+        #expect(sequencer.record == staged)
         #expect(sequencer.record.pending == .b)
         #expect(sequencer.runningSlot == .a)
         _ = sequencer.handle(.powerCycle)

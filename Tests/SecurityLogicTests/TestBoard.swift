@@ -40,8 +40,9 @@ final class Board {
     /// - Parameters:
     ///   - arguments: of the security logic.
     ///   - chip: where the logic finds the chip, instead of the flash process.
+    ///   - cards: those that are linked, by sideband and flash port.
     init(
-        image: [UInt8], fuses: Fuses, _ arguments: [String] = [], chip: String? = nil,
+        image: [UInt8], fuses: Fuses, _ arguments: [String] = [], chip: String? = nil, cards: [String] = [],
         folder: TemporaryFolder = TemporaryFolder()
     ) throws {
         self.folder = folder
@@ -49,9 +50,11 @@ final class Board {
         try Data(fuses.json.utf8).write(to: URL(fileURLWithPath: folder.file("fuses.json")))
         flash = try ComponentProcess(
             "flash", in: folder, listens: ["spi"], ["--image", folder.file("flash.img"), "--writable"])
-        let ports = [
-            "spi-adapter", "spi-host", "spi-bmc", "spi-external", "sideband-adapter", "sideband-host", "sideband-bmc",
-        ]
+        let ports =
+            [
+                "spi-adapter", "spi-host", "spi-bmc", "spi-external", "sideband-adapter", "sideband-host",
+                "sideband-bmc",
+            ] + cards.flatMap { ["spi-\($0)", "sideband-\($0)"] }
         logic = try RunningProcess(
             binary("security-logic"),
             [

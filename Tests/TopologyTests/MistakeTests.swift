@@ -34,6 +34,23 @@ private func changed(_ line: Int, _ text: String) -> String {
     return lines.joined(separator: "\n")
 }
 
+/// A board with a security logic `l0`, one more component in line 6, and more links from line 10 on.
+private func withLogic(_ component: String, _ links: String) -> String {
+    """
+    name: test
+    components:
+      flash0: {type: flash, image: chip.img}
+      host0: {type: host-cpu}
+      l0: {type: security-logic, fuses: chip.img}
+    \(component)
+    links:
+      - spi: [l0.flash, flash0]
+      - spi: [host0, l0.spi-host]
+    \(links)
+
+    """
+}
+
 private let shapeCases: [MistakeCase] = [
     MistakeCase("an empty file", "", "board.yaml:1:1: the file is empty; a topology has 'name' and 'components'"),
     MistakeCase(
@@ -212,6 +229,36 @@ private let linkCases: [MistakeCase] = [
         good + "  - pcie: [host0.rp3.1, external:/tmp/card.sock]\n",
         "board.yaml:7:12: 'host0.rp3.1' is linked and 'host0.rp3' is not: a card is found by its function 0; link that "
             + "too"),
+    MistakeCase(
+        "a card at another's port of the logic",
+        withLogic("  o0: {type: offload-card}", "  - sideband: [o0, l0.sideband-host]"),
+        "board.yaml:10:5: 'l0.sideband-host' is for a component of type host-cpu, and 'o0' is of type offload-card"),
+    MistakeCase(
+        "a host at a card's port of the logic", withLogic("", "  - sideband: [host0, l0.sideband-card1]"),
+        "board.yaml:10:5: 'l0.sideband-card1' is for a component of type offload-card or adapter-card, and 'host0' is "
+            + "of type host-cpu"),
+    MistakeCase(
+        "a master adapter as a card",
+        withLogic("  a0: {type: adapter-card, master: true}", "  - sideband: [a0, l0.sideband-card0]"),
+        "board.yaml:10:5: 'a0' is the master, which nobody holds in reset: link it to 'l0.sideband-adapter'"),
+    MistakeCase(
+        "an adapter that is no master as one",
+        withLogic("  a0: {type: adapter-card}", "  - sideband: [a0, l0.sideband-adapter]"),
+        "board.yaml:10:5: 'a0' is not the master, and 'l0.sideband-adapter' is the master's: write 'master: true', or "
+            + "link it to a port of a card, such as 'l0.sideband-card0'"),
+    MistakeCase(
+        "a component that is two to the logic, and a card's flash port without its reset",
+        withLogic(
+            "  a0: {type: adapter-card}", "  - sideband: [a0, l0.sideband-card0]\n  - spi: [a0, l0.spi-card1]"),
+        "board.yaml:11:5: 'a0' is linked to 'l0.spi-card1' and to 'l0.sideband-card0': the logic would take it for two; "
+            + "link it to the ports of one",
+        "board.yaml:11:15: 'l0.spi-card1' is linked and 'l0.sideband-card1' is not: the flash port of a card is dead "
+            + "until the logic has released its reset; link that too"),
+    MistakeCase(
+        "a port of the logic left out", withLogic("  o0: {type: offload-card}", "  - sideband: [o0, l0]"),
+        "board.yaml:10:20: 'l0' has several free sideband ports; write which one: l0.sideband-adapter, "
+            + "l0.sideband-host, l0.sideband-bmc, l0.sideband-card0, l0.sideband-card1, l0.sideband-card2, "
+            + "l0.sideband-card3"),
     MistakeCase(
         "two ends that serve",
         changed(4, "  host0: {type: host-cpu}\n  f1: {type: flash, image: chip.img}")

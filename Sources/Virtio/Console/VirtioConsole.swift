@@ -98,6 +98,7 @@ public final class VirtioConsole: VirtioDevice {
 
     public func start(_ queues: QueueSet) { working.queues = queues }
     public func stop() { working.queues = nil }
+    public func fundamentalReset() { state.withLock { $0.input = [] } }
 
     /// Input that waits.
     public func saveState() -> [UInt8] { state.withLock { $0.input } }

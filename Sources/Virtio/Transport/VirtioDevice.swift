@@ -20,6 +20,8 @@ public protocol VirtioDevice: AnyObject, Sendable {
     func start(_ queues: QueueSet)
     /// The driver has reset the device or went away, or a ring was garbage. The queues are not touched any more.
     func stop()
+    /// The whole card was reset, after `stop`: what came from outside and waits for the driver is forgotten. Any thread.
+    func fundamentalReset()
     /// The driver has reset one queue: its requests that are not completed are gone.
     func queueReset(_ queue: Int)
     /// Serves requests of a queue, a bounded number in one call. Returns false when there was nothing to do.
@@ -44,6 +46,7 @@ extension VirtioDevice {
     public func accepts(_ features: VirtioFeatures) -> Bool { true }
     public func readConfiguration(_ offset: Int, into bytes: inout MutableRawSpan) { bytes.fill(with: 0) }
     public func writeConfiguration(_ offset: Int, from bytes: RawSpan) {}
+    public func fundamentalReset() {}
     public func queueReset(_ queue: Int) {}
     public func wantsNotifications(_ queue: Int) -> Bool { true }
     public func drain(_ queues: QueueSet) {}

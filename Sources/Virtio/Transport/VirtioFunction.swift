@@ -204,6 +204,11 @@ public final class VirtioFunction: MigratableModel, VirtioWorker.Client {
         if resetsDone.load(ordering: .acquiring) < asked { finishReset() }
     }
 
+    public func fundamentalReset() {
+        reset()
+        device.fundamentalReset()
+    }
+
     public func busChanged() { call(.bus) }
 
     public func ioEvents(_ bar: Int) -> [RegionIOEvent] {

@@ -5,8 +5,7 @@
 // first try. Only after a link has been lost does it try again at growing intervals, because nobody else can tell it
 // when the peer's socket is back.
 
-import Synchronization
-public import Wire
+internal import Synchronization
 
 /// How a port comes to its peer.
 public enum LinkSource: Sendable {

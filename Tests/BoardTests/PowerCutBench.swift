@@ -336,9 +336,9 @@ private final class CutWatch {
     private func live() throws {
         guard let cut, hasLostSupply else { return }
         guard cut.scenario.update != nil else {
-            // The golden image cannot be read either: it is refused, or the host finds nothing to boot.
-            try board.wait { board.status != nil }
-            guard board.status != 0 else { throw Mishap("without a chip it is well:\n\(board.story)") }
+            // Slot A could not be written, and says why; the host finds nothing to boot in the golden one either.
+            try board.wait { board.status != nil || board.has("RECOVERY_COMPLETE") }
+            guard !board.isUp, board.status != 0 else { throw Mishap("without a chip it is well:\n\(board.story)") }
             return
         }
         try board.wait {

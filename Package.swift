@@ -71,12 +71,17 @@ let package = Package(
         library("GDBRemote"),
         library("Machine", ["GDBRemote", "LPC", "RISCV", "PCIe", "Serprog", "Wire"], audited),
         library("Crypto", ["COpenSSL"], audited),
-        library("Trust", ["Crypto", "QMP", "Wire"]),
+        library("CBOR"),
+        // Without OpenSSL: what the devices read of their firmware was verified by others.
+        library("DeviceFirmware", ["CBOR", "QMP", "Serprog", "Wire"]),
+        library("Trust", ["CBOR", "Crypto", "DeviceFirmware", "QMP", "Wire"]),
         library("SPINOR", ["Serprog", "Wire"], audited),
         library("SecurityLogic", ["Crypto", "LPC", "QMP", "Serprog", "Sideband", "Trust", "Wire"], audited),
-        library("Adapter", ["Ethernet", "PCIe", "Serprog", "Sideband", "Trust", "VFIOUser", "Virtio", "Wire"]),
+        library(
+            "Adapter",
+            ["DeviceFirmware", "Ethernet", "PCIe", "Serprog", "Sideband", "Trust", "VFIOUser", "Virtio", "Wire"]),
         library("Offload", ["PCIe", "VFIOUser", "Wire"]),
-        library("Management", ["Ethernet", "LPC", "Sideband", "Wire"]),
+        library("Management", ["DeviceFirmware", "Ethernet", "LPC", "Sideband", "Wire"]),
 
         // Names and addresses of PCI functions for people.
         library("PCINames", ["CPCI"], audited),
@@ -90,8 +95,8 @@ let package = Package(
         .executableTarget(
             name: "baseboard",
             dependencies: [
-                "Component", "Crypto", "Launcher", "PCINames", "QMP", "Topology", "Trust", "Wire", argumentParser,
-                logging,
+                "Component", "Crypto", "DeviceFirmware", "Launcher", "PCINames", "QMP", "Topology", "Trust", "Wire",
+                argumentParser, logging,
             ],
             swiftSettings: common),
         component("host-cpu", ["LPC", "Machine", "PCIe", "RISCV", "Serprog", "Sideband", "VFIOUser", "Wire"]),
@@ -99,10 +104,13 @@ let package = Package(
         component(
             "security-logic",
             ["Crypto", "LPC", "QMP", "SecurityLogic", "Serprog", "Sideband", "Trust", "Wire"]),
-        component("bmc", ["Ethernet", "Management", "QMP", "Sideband", "Wire"]),
+        component("bmc", ["DeviceFirmware", "Ethernet", "Management", "QMP", "Sideband", "Wire"]),
         component(
             "adapter-card",
-            ["Adapter", "Ethernet", "PCIe", "QMP", "Serprog", "Sideband", "Trust", "VFIOUser", "Virtio", "Wire"]),
+            [
+                "Adapter", "DeviceFirmware", "Ethernet", "PCIe", "QMP", "Serprog", "Sideband", "Trust", "VFIOUser",
+                "Virtio", "Wire",
+            ]),
         component(
             "offload-card",
             ["BlockStore", "Ethernet", "NVMe", "Offload", "PCIe", "QMP", "Sideband", "VFIOUser", "Virtio", "Wire"]),
@@ -125,7 +133,8 @@ let package = Package(
 
         // Tests, one folder a library or executable; Board boots whole ones.
         .target(
-            name: "TestKit", dependencies: ["QMP", "VFIOUser", "Wire"], path: "Tests/TestKit", swiftSettings: common),
+            name: "TestKit", dependencies: ["QMP", "Serprog", "VFIOUser", "Wire"], path: "Tests/TestKit",
+            swiftSettings: common),
         .executableTarget(
             name: "test-component", dependencies: ["Component", "QMP", "Wire", argumentParser],
             path: "Tests/TestComponent", swiftSettings: common),
@@ -151,21 +160,26 @@ let package = Package(
         tests("GDBRemote", ["GDBRemote"]),
         tests("Machine", ["GDBRemote", "LPC", "Machine", "QMP", "RISCV", "Serprog", "Sideband", "Wire"]),
         tests("Crypto", ["Crypto"]),
-        tests("Trust", ["Trust", "Crypto", "QMP"]),
+        tests("DeviceFirmware", ["CBOR", "DeviceFirmware", "QMP", "Wire"]),
+        tests("Trust", ["CBOR", "DeviceFirmware", "Trust", "Crypto", "QMP"]),
         tests("SPINOR", ["QMP", "SPINOR", "Serprog", "Wire"]),
-        tests("SecurityLogic", ["Crypto", "QMP", "SPINOR", "SecurityLogic", "Serprog", "Sideband", "Trust", "Wire"]),
+        tests(
+            "SecurityLogic",
+            ["CBOR", "Crypto", "QMP", "SPINOR", "SecurityLogic", "Serprog", "Sideband", "Trust", "Wire"]),
         tests(
             "Adapter",
             [
-                "Adapter", "Crypto", "Ethernet", "PCIe", "QMP", "Serprog", "Sideband", "Trust", "VFIOUser", "Virtio",
-                "Wire",
+                "Adapter", "Crypto", "DeviceFirmware", "Ethernet", "PCIe", "QMP", "Serprog", "Sideband", "Trust",
+                "VFIOUser", "Virtio", "Wire",
             ]),
         tests("Offload", ["Offload", "PCIe", "QMP", "Sideband", "VFIOUser", "Virtio", "Wire"]),
-        tests("Management", ["Management", "Ethernet", "LPC", "QMP", "Sideband", "Wire"]),
+        tests(
+            "Management",
+            ["Crypto", "DeviceFirmware", "Ethernet", "LPC", "Management", "QMP", "Sideband", "Trust", "Wire"]),
         tests("Component", ["Component", "QMP", "Wire"]),
         tests("Topology", ["Topology"]),
         tests("Linux", ["QMP", "Wire"]),
         tests("Firmware", ["Crypto", "Trust"]),
-        tests("Board", ["Component", "Crypto", "Launcher", "QMP", "Topology", "Trust", "Wire"]),
+        tests("Board", ["Component", "Crypto", "DeviceFirmware", "Launcher", "QMP", "Topology", "Trust", "Wire"]),
     ]
 )

@@ -1,5 +1,6 @@
 // The shell of the verification: a sideband, a flash chip behind the logic, and a thread that may wait for both.
 
+public import DeviceFirmware
 import Serprog
 import Sideband
 import Synchronization
@@ -7,6 +8,9 @@ public import Trust
 public import Wire
 
 /// Verifies the board's firmware whenever the security logic releases the adapter's RESET#.
+///
+/// The adapter's own firmware is a component of it: its bytes are kept from the very reading that was hashed, and the card
+/// runs by them once the logic has taken the verdict. Nothing is read a second time.
 ///
 /// Runs on a thread of its own for each connection to the logic; a lost connection is made again.
 public final class FirmwareVerification: Sendable {
@@ -26,6 +30,8 @@ public final class FirmwareVerification: Sendable {
         public var duration: Duration?
         /// Verifications begun since the process started.
         public var runs: UInt64 = 0
+        /// The card's own firmware. Until a slot is verified, and when none is, it runs what it has built in.
+        public var firmware = FirmwareState.none
 
         /// What the register file shows.
         public var register: AdapterRegisters.Verification {
@@ -42,20 +48,26 @@ public final class FirmwareVerification: Sendable {
     private let state = Mutex(Snapshot())
     private let keeper = Mutex<LinkKeeper?>(nil)
     private let emit: @Sendable (VerificationSequence.Event) -> Void
+    private let run: @Sendable (FirmwareState) -> Void
     private let report: @Sendable (String) -> Void
 
     /// - Parameters:
     ///   - connectFlash: makes a new connection to the logic's flash port for each verification: one that an earlier
     ///     failure left in the middle of an answer is never used again.
+    ///   - run: told what the card is to run from now on, on the verifying thread: `loading` when a verification begins,
+    ///     then its component of the verified slot, `failed` when the card cannot run that, or `none` when nothing was
+    ///     verified. With `loading` and `none` it runs what it has built in.
     ///   - emit: told what happened, on the verifying thread.
     ///   - report: given lines for the log.
     public init(
         loop: EventLoop, connectFlash: @escaping @Sendable () throws(WireError) -> Socket,
-        report: @escaping @Sendable (String) -> Void, emit: @escaping @Sendable (VerificationSequence.Event) -> Void
+        report: @escaping @Sendable (String) -> Void, run: @escaping @Sendable (FirmwareState) -> Void = { _ in },
+        emit: @escaping @Sendable (VerificationSequence.Event) -> Void
     ) {
         self.loop = loop
         self.connectFlash = connectFlash
         self.report = report
+        self.run = run
         self.emit = emit
     }
 
@@ -89,6 +101,10 @@ public final class FirmwareVerification: Sendable {
         var began = MonotonicTime.now
         /// When the response that is due must have come.
         var deadline: MonotonicTime?
+        /// The adapter's component of the slot that was looked at last; empty when there is none.
+        var component: [UInt8] = []
+        /// What this run means for the card itself was told.
+        var hasLoaded = false
 
         init(_ owner: FirmwareVerification, _ link: SidebandLink) {
             self.owner = owner
@@ -142,15 +158,24 @@ public final class FirmwareVerification: Sendable {
                 case .emit(let event):
                     if event == .verifying {
                         began = .now
+                        hasLoaded = false
                         owner.state.withLock { $0.runs += 1 }
+                        owner.load(.loading)
                     }
                     owner.emit(event)
                 case .send(let request): send(request)
                 case .verify(let fuses, let slot):
-                    let verdict = owner.verify(fuses, slot)
+                    component = []
+                    let verdict = owner.verify(fuses, slot, &component)
                     drainSignals()
                     perform(sequence.handle(.verdict(verdict)))
                 }
+            }
+            if sequence.phase == .finished, !hasLoaded {
+                hasLoaded = true
+                let isVerified = if case .verified = sequence.verdict { true } else { false }
+                owner.load(isVerified ? FirmwareVerification.firmware(component) : .none)
+                component = []
             }
         }
 
@@ -192,8 +217,25 @@ public final class FirmwareVerification: Sendable {
         private var commandTimeout: Duration { FirmwareVerification.commandTimeout }
     }
 
+    private func load(_ firmware: FirmwareState) {
+        state.withLock { $0.firmware = firmware }
+        run(firmware)
+    }
+
+    /// What the card runs by its component's bytes.
+    private static func firmware(_ component: [UInt8]) -> FirmwareState {
+        guard !component.isEmpty else { return .loaded(.builtIn) }
+        do throws(FirmwarePackageError) {
+            return .loaded(try FirmwarePackage(at: component, for: .adapter).map { LoadedFirmware($0) } ?? .builtIn)
+        } catch {
+            return .failed(reason: error.description)
+        }
+    }
+
     /// Reads and checks the image; every failure on the way to the chip is a refusal.
-    private func verify(_ fuses: Fuses, _ slot: FirmwareSlot) -> FirmwareVerdict {
+    ///
+    /// - Parameter component: the bytes of the adapter's component are added as they are hashed.
+    private func verify(_ fuses: Fuses, _ slot: FirmwareSlot, _ component: inout [UInt8]) -> FirmwareVerdict {
         let socket: Socket
         do throws(WireError) { socket = try connectFlash() } catch {
             return .refused(.unreadable("the flash port: \(error)"), imageName: nil)
@@ -215,7 +257,17 @@ public final class FirmwareVerification: Sendable {
                 return .refused(.unreadable(error.description), imageName: nil)
             }
             var reader = SlotReader(chip, layout: layout, slot: slot)
-            return FirmwareVerifier.verify(&reader, fuses: fuses)
+            var bytes: [UInt8] = []
+            defer { component = bytes }
+            return FirmwareVerifier.verify(
+                &reader, fuses: fuses,
+                taking: { part, piece in
+                    // No package is longer than its place: what follows is not kept.
+                    guard part.offset == FlashLayout.adapter.offset, bytes.count < FlashLayout.adapter.size else {
+                        return
+                    }
+                    piece.withUnsafeBytes { bytes.append(contentsOf: $0) }
+                })
         } catch {
             return .refused(.unreadable(error.description), imageName: nil)
         }

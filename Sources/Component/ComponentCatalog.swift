@@ -303,6 +303,7 @@ public enum ComponentCatalog {
             PortDescription("serial", .serial, .serves),
             PortDescription("sideband", .sideband, .uses),
             PortDescription("lpc", .lpc, .uses),
+            PortDescription("spi", .spi, .uses),
             PortDescription("eth0", .ethernet, .either),
             PortDescription("console", .console, .serves),
             control,
@@ -315,7 +316,7 @@ public enum ComponentCatalog {
                 "console-size", .powerOfTwo(.kibibytes(4)...(.mebibytes(16))), help: "console kept; 64KiB"),
             SettingDescription(
                 "boot-line", .text(maximum: 80),
-                help: "line on the host's console that means that it has booted; 'Baseboard firmware: ready'"),
+                help: "line on the host's console that means that it has booted; that of the BMC's firmware"),
         ])
 
     private static let adapterCard = ComponentKind(

@@ -72,6 +72,9 @@ public struct BoardProgress: Sendable, Equatable {
             let image = event.data["image"]?.stringValue ?? "firmware"
             let reason = event.data["reason"]?.stringValue ?? "no reason given"
             return fail(.refused("verification failed: image '\(image)': \(reason)"), stop: !keepsRefused)
+        case "FIRMWARE_LOAD_FAILED":
+            let reason = event.data["reason"]?.stringValue ?? "no reason given"
+            return fail(.refused("\(component) has no firmware: \(reason)"), stop: !keepsRefused)
         case "GUEST_PANICKED":
             return fail(.failed("the guest of \(component) panicked"), stop: true)
         case "SHUTDOWN":

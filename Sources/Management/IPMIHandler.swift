@@ -1,6 +1,8 @@
 // What the BMC answers on its system interface: the commands without which no driver takes it for a BMC. All others are
 // answered with 0xC1, as the specification wants of what is not implemented; nothing here has side effects on the board.
 
+public import DeviceFirmware
+
 /// The BMC's message handler, as a pure value.
 public struct IPMIHandler: Sendable {
     public struct Identity: Sendable, Hashable {
@@ -10,6 +12,8 @@ public struct IPMIHandler: Sendable {
         public var firmwareMajor: UInt8 = 1
         /// In BCD.
         public var firmwareMinor: UInt8 = 0x00
+        /// The first byte of the auxiliary revision; the other three are 0.
+        public var firmwarePatch: UInt8 = 0
         /// IANA enterprise number, 20 bits; 0 is "unspecified".
         public var manufacturer: UInt32 = 0
         public var product: UInt16 = 0x0B0C
@@ -17,6 +21,13 @@ public struct IPMIHandler: Sendable {
         public var mac: UInt64 = 0
 
         public init() {}
+
+        /// That of a controller with firmware of this version.
+        public init(_ version: FirmwareVersion) {
+            firmwareMajor = version.major
+            firmwareMinor = version.minorBCD
+            firmwarePatch = version.patch
+        }
 
         /// A UUID of version 1 with time zero: what tells it from all others is the MAC address and `number`.
         /// Spec: IPMI 2.0 §20.8 (least significant byte first), RFC 4122 §4.1.2
@@ -123,7 +134,8 @@ public struct IPMIHandler: Sendable {
         return [
             identity.deviceID, identity.deviceRevision, identity.firmwareMajor & 0x7F, identity.firmwareMinor, version,
             support,
-        ] + little(identity.manufacturer, 3) + little(UInt32(identity.product), 2) + [0, 0, 0, 0]
+        ] + little(identity.manufacturer, 3) + little(UInt32(identity.product), 2)
+            + [identity.firmwarePatch, 0, 0, 0]
     }
 
     /// Of the enables there is the one of interrupts: no event message buffer, no event log.

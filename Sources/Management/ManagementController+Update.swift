@@ -18,7 +18,7 @@ extension ManagementController {
     public func updateFirmware(_ image: [UInt8]) throws(UpdateAgent.Refusal) {
         let isConnected = powerLine?.isConnected ?? false
         let request = try state.withLock { state throws(UpdateAgent.Refusal) in
-            guard !state.isHeld else { throw .held }
+            guard state.isRunning else { throw .held }
             guard isConnected else { throw .notConnected }
             return try state.update.start(image)
         }
@@ -27,26 +27,28 @@ extension ManagementController {
 
     /// Takes a packet that came on the sideband.
     func takePacket(_ packet: MCTPPacket) {
-        let request = state.withLock { state -> UpdateRequest? in
+        let (request, isActive) = state.withLock { state -> (UpdateRequest?, Bool) in
             guard let message = state.assembler.receive(packet), !message.isTagOwner, message.tag == state.updateTag,
                 let response = UpdateResponse(decoding: message.body)
-            else { return nil }
-            return state.update.handle(response)
+            else { return (nil, state.update.isActive) }
+            return (state.update.handle(response), state.update.isActive)
         }
-        if let request { send(request) } else { tellUpdate() }
+        if let request { return send(request) }
+        if !isActive { setUpdateTimer(nil) }
+        tellUpdate()
     }
 
     /// The update ends here, if there is one.
     func failUpdate(_ reason: String) {
         state.withLock { $0.update.fail(reason) }
+        setUpdateTimer(nil)
         tellUpdate()
     }
 
     private func send(_ request: UpdateRequest) {
-        let (tag, number) = state.withLock { state in
+        let tag = state.withLock { state in
             state.updateTag = (state.updateTag + 1) & 7
-            state.updateCommands += 1
-            return (state.updateTag, state.updateCommands)
+            return state.updateTag
         }
         guard let line = powerLine, line.isConnected else { return failUpdate("the security logic is gone") }
         let message = MCTPMessage(
@@ -56,10 +58,19 @@ extension ManagementController {
         } catch {
             return failUpdate("the security logic: \(error)")
         }
-        loop.schedule(at: .after(Self.updateTimeout)) { [weak self] in
-            guard let self, state.withLock({ $0.updateCommands == number && $0.update.isActive }) else { return }
-            failUpdate("the security logic did not answer \(request.name) within \(Self.updateTimeout)")
+        setUpdateTimer(
+            loop.schedule(at: .after(Self.updateTimeout)) { [weak self] in
+                self?.failUpdate("the security logic did not answer \(request.name) within \(Self.updateTimeout)")
+            })
+    }
+
+    /// There is one timer at most: that of the command that waits for its answer.
+    private func setUpdateTimer(_ timer: EventLoop.Timer?) {
+        let old = state.withLock { state in
+            defer { state.updateTimer = timer }
+            return state.updateTimer
         }
+        if let old { loop.cancel(old) }
     }
 
     /// Tells the end of an update once.

@@ -1,13 +1,15 @@
 // The BMC's shell: sockets around the values of this folder, all on one loop's thread.
 //
-//   sideband ── RESET# ──▶ power ──▶ POWER_GOOD
+//   sideband ── RESET# ──▶ firmware loads ──▶ POWER_GOOD
 //   serial   ── bytes ───▶ ConsoleLog ──▶ console clients, ring buffer, syslog lines; LineMatcher ──▶ boot complete
 //   lpc      ── cycles ──▶ SystemInterface ──▶ SYNC, interrupt
 //   eth0     ── frames ──▶ ManagementStack ──▶ frames
 //
-// While RESET# is asserted nothing is answered and what comes is thrown away, as by a chip without a clock. The console
+// While RESET# is asserted, and until the firmware is loaded, nothing is answered and what comes is thrown away, as by a
+// chip without a clock. A controller whose firmware cannot be loaded stays so until its next reset. The console
 // log survives a reset: what the host printed before it went down is what people want to read.
 
+public import DeviceFirmware
 public import Ethernet
 import LPC
 import Sideband
@@ -25,14 +27,25 @@ public final class ManagementController: Sendable {
         public var hostname = "bmc"
         /// Bytes of console kept, a power of two.
         public var consoleCapacity = ConsoleLog.defaultCapacity
-        /// The line on COM1 that means that the host has booted: the last of the host firmware's table. docs/wiring.md
-        /// "Events".
-        public var bootCompleteLine = "Baseboard firmware: ready"
+        /// The line on COM1 that means that the host has booted; nil for that of the firmware. docs/wiring.md "Events".
+        public var bootCompleteLine: String?
+        /// The host firmware's last line: what the controller waits for when its own firmware does not say.
+        public static let builtInBootLine = "Baseboard firmware: ready"
 
-        /// What it says of itself on its system interface.
-        var identity: IPMIHandler.Identity {
-            var identity = IPMIHandler.Identity()
+        /// The line to wait for by `firmware`.
+        func bootLine(_ firmware: LoadedFirmware) -> String {
+            bootCompleteLine ?? firmware.text("boot-line") ?? Self.builtInBootLine
+        }
+
+        /// What it says of itself on its system interface by `firmware`.
+        func identity(_ firmware: LoadedFirmware) -> IPMIHandler.Identity {
+            var identity = IPMIHandler.Identity(firmware.version)
             identity.mac = mac.rawValue
+            if let number = firmware.unsigned("device-id") { identity.deviceID = UInt8(truncatingIfNeeded: number) }
+            if let number = firmware.unsigned("manufacturer-id") {
+                identity.manufacturer = UInt32(truncatingIfNeeded: number)
+            }
+            if let number = firmware.unsigned("product-id") { identity.product = UInt16(truncatingIfNeeded: number) }
             return identity
         }
 
@@ -43,6 +56,9 @@ public final class ManagementController: Sendable {
     public enum Event: Hashable, Sendable {
         case resetAsserted
         case resetReleased
+        case firmwareLoaded(LoadedFirmware)
+        /// The controller does not run until its next reset.
+        case firmwareFailed(reason: String)
         /// The controller runs.
         case powerGood
         /// The first byte of the host's COM1 since reset was released.
@@ -56,7 +72,9 @@ public final class ManagementController: Sendable {
 
     /// What a query shows.
     public struct Snapshot: Sendable {
+        /// RESET# is asserted.
         public var isHeld: Bool
+        public var firmware: FirmwareState
         public var mac: MACAddress
         public var interface: IPv4Interface
         public var network: ManagementStack.Statistics
@@ -88,8 +106,11 @@ public final class ManagementController: Sendable {
     private static let waitingLines = 64
 
     struct State {
-        /// nil while no sideband is known: in reset, as docs/wiring.md says.
+        /// True while no sideband is known: in reset, as docs/wiring.md says.
         var isHeld = true
+        var firmware = FirmwareState.none
+        /// What was loaded last, on its way to run.
+        var arrived = LoadedFirmware.builtIn
         var stack: ManagementStack
         var batch = FrameBatch()
         var log: ConsoleLog
@@ -106,16 +127,20 @@ public final class ManagementController: Sendable {
         var assembler = MCTPAssembler(address: .bmc)
         var update = UpdateAgent()
         var updateTag: UInt8 = 0
-        /// Update commands sent, to tell an old timer.
-        var updateCommands: UInt64 = 0
+        /// Ends the wait for the logic's answer.
+        var updateTimer: EventLoop.Timer?
         /// What was told last.
         var updateTold = UpdateAgent.Phase.idle
         var system: SystemInterface
         var lpc: LPCLink?
         var complaints = Complaints()
+
+        /// Out of reset, with firmware.
+        var isRunning: Bool { firmware.loaded != nil }
     }
 
     private let configuration: Configuration
+    private let loader: FirmwareLoader
     let loop: EventLoop
     let state: Mutex<State>
     private let port: EthernetPort
@@ -127,13 +152,16 @@ public final class ManagementController: Sendable {
     private let report: @Sendable (String) -> Void
 
     /// - Parameters:
+    ///   - flash: the path of the logic's flash port, which the firmware comes from; nil for a controller that runs what
+    ///     it has built in.
     ///   - emit: told what happened, on the loop's thread.
     ///   - report: given lines for the log.
     public init(
-        _ configuration: Configuration, loop: EventLoop, report: @escaping @Sendable (String) -> Void = { _ in },
-        emit: @escaping @Sendable (Event) -> Void
+        _ configuration: Configuration, loop: EventLoop, flash: String? = nil,
+        report: @escaping @Sendable (String) -> Void = { _ in }, emit: @escaping @Sendable (Event) -> Void
     ) {
         self.configuration = configuration
+        loader = FirmwareLoader(.bmc, loop: loop, path: flash)
         self.loop = loop
         self.emit = emit
         self.report = report
@@ -142,8 +170,8 @@ public final class ManagementController: Sendable {
                 stack: ManagementStack(
                     mac: configuration.mac, interface: configuration.interface, collector: configuration.collector),
                 log: ConsoleLog(capacity: configuration.consoleCapacity),
-                matcher: LineMatcher(configuration.bootCompleteLine),
-                system: SystemInterface(configuration.identity)))
+                matcher: LineMatcher(configuration.bootLine(.builtIn)),
+                system: SystemInterface(configuration.identity(.builtIn))))
         port = EthernetPort(named: "eth0", loop: loop, report: report)
         console.withLock {
             $0 = ConsoleServer(
@@ -157,7 +185,9 @@ public final class ManagementController: Sendable {
             $0 = PowerLine(
                 loop: loop,
                 PowerLine.Handlers(
-                    hold: { [weak self] in self?.setHeld(true) }, run: { [weak self] in self?.setHeld(false) },
+                    // The event comes at once, and also to a controller that does not run yet.
+                    hold: {}, run: { [weak self] in self?.run() },
+                    beforePowerGood: { [weak self] in self?.powerUp($0) },
                     event: { [weak self] in self?.told($0) }, packet: { [weak self] in self?.takePacket($0) },
                     report: report))
         }
@@ -205,6 +235,7 @@ public final class ManagementController: Sendable {
 
     /// Ends every link.
     public func stop() {
+        loader.cancel()
         port.stop()
         serialKeeper.withLock { $0 }?.stop()
         powerLine?.stop()
@@ -218,7 +249,7 @@ public final class ManagementController: Sendable {
         let clients = console.withLock { $0 }?.clientCount ?? 0
         return state.withLock { state in
             Snapshot(
-                isHeld: state.isHeld, mac: state.stack.mac, interface: state.stack.interface,
+                isHeld: state.isHeld, firmware: state.firmware, mac: state.stack.mac, interface: state.stack.interface,
                 network: state.stack.statistics, port: port.statistics, isLinkUp: port.isUp,
                 isSerialConnected: state.serial != nil, consoleBytes: state.log.end, consoleClients: clients,
                 hasBootCompleted: state.hasBootCompleted)
@@ -248,41 +279,81 @@ public final class ManagementController: Sendable {
 
     var powerLine: PowerLine? { power.withLock { $0 } }
 
-    private func setHeld(_ isHeld: Bool) {
-        state.withLock { state in
-            state.isHeld = isHeld
-            state.stack = ManagementStack(
-                mac: configuration.mac, interface: configuration.interface, collector: configuration.collector)
-            state.matcher.reset()
-            state.splitter.reset()
-            state.waiting.removeAll()
-            state.input.removeAll()
-            state.hasOutput = false
-            state.hasBootCompleted = false
-            if let lpc = state.lpc, state.system.isInterruptAsserted {
-                _ = lpc.send(.interrupt(LPCPort.kcsInterrupt, level: false))
-            }
-            state.system = SystemInterface(configuration.identity)
-        }
-        if isHeld { failUpdate("the BMC was reset") }
-    }
-
     private func told(_ event: PowerLine.Event) {
         switch event {
-        case .resetAsserted: emit(.resetAsserted)
-        case .resetReleased: emit(.resetReleased)
+        case .resetAsserted:
+            loader.cancel()
+            powerDown()
+            failUpdate("the BMC was reset")
+            emit(.resetAsserted)
+        case .resetReleased:
+            state.withLock { state in
+                state.isHeld = false
+                state.firmware = .loading
+            }
+            emit(.resetReleased)
         case .powerGood:
             emit(.powerGood)
             announce()
-        // Nothing is done before the power is good.
-        case .powerFailed: break
+        case .powerFailed(let reason):
+            state.withLock { $0.firmware = .failed(reason: reason) }
+            emit(.firmwareFailed(reason: reason))
         }
     }
 
-    /// True while RESET# is asserted. Looks at the sideband first: RESET# may have changed before what came now.
-    private func isHeldNow() -> Bool {
-        if state.withLock({ $0.isHeld }) { powerLine?.refresh() }
-        return state.withLock { $0.isHeld }
+    /// Loads the firmware.
+    private func powerUp(_ power: PowerLine.PowerUp) {
+        loader.load { [weak self] outcome in
+            switch outcome {
+            case .success(let firmware):
+                self?.state.withLock { $0.arrived = firmware }
+                power.succeed()
+            case .failure(let error): power.fail(error.description)
+            }
+        }
+    }
+
+    /// Runs the firmware that was loaded.
+    private func run() {
+        let firmware = state.withLock { state in
+            let firmware = state.arrived
+            start(&state, by: firmware)
+            state.firmware = .loaded(firmware)
+            return firmware
+        }
+        emit(.firmwareLoaded(firmware))
+    }
+
+    /// In reset, from whatever state.
+    private func powerDown() {
+        state.withLock { state in
+            state.isHeld = true
+            state.firmware = .none
+            if let lpc = state.lpc, state.system.isInterruptAsserted {
+                _ = lpc.send(.interrupt(LPCPort.kcsInterrupt, level: false))
+            }
+            start(&state, by: .builtIn)
+        }
+    }
+
+    /// Everything as after a reset; the console's log survives.
+    private func start(_ state: inout State, by firmware: LoadedFirmware) {
+        state.stack = ManagementStack(
+            mac: configuration.mac, interface: configuration.interface, collector: configuration.collector)
+        state.stack.answersRMCP = firmware.boolean("rmcp") ?? true
+        state.matcher = LineMatcher(configuration.bootLine(firmware))
+        state.splitter.reset()
+        state.waiting.removeAll()
+        state.input.removeAll()
+        state.hasOutput = false
+        state.hasBootCompleted = false
+        state.system = SystemInterface(configuration.identity(firmware))
+    }
+
+    /// False in reset and without firmware. Looks at the sideband first: RESET# may have changed before what came now.
+    private func isRunningNow() -> Bool {
+        if !state.withLock({ $0.isRunning }) { powerLine?.refresh() }
+        return state.withLock { $0.isRunning }
     }
 
     // MARK: System interface
@@ -312,8 +383,8 @@ public final class ManagementController: Sendable {
                 if let line = state.withLock({ $0.complaints.line(reason) }) { report("lpc: \(line)") }
             case .ended(let reason): return endLPC(link, reason)
             case .message(let message):
-                // In reset it drives no line.
-                guard !isHeldNow() else { continue }
+                // In reset, or without firmware, it drives no line.
+                guard isRunningNow() else { continue }
                 let answers = state.withLock { $0.system.answer(message) }
                 for answer in answers where !link.send(answer) {
                     return endLPC(link, "the security logic does not read its messages")
@@ -333,11 +404,11 @@ public final class ManagementController: Sendable {
     // MARK: Network
 
     private func process(_ frames: EthernetPort.Frames) {
-        let isHeld = isHeldNow()
+        let isRunning = isRunningNow()
         var dropped = 0
         let answers = state.withLock { state in
             frames { frame in
-                if isHeld {
+                if !isRunning {
                     dropped += 1
                 } else if case .refused = state.stack.receive(frame, into: &state.batch) {
                     dropped += 1
@@ -352,7 +423,7 @@ public final class ManagementController: Sendable {
 
     private func announce() {
         let frames = state.withLock { state in
-            if !state.isHeld { state.stack.announce(into: &state.batch) }
+            if state.isRunning { state.stack.announce(into: &state.batch) }
             return takeBatch(&state)
         }
         port.send(frames)
@@ -390,7 +461,7 @@ public final class ManagementController: Sendable {
         if events.contains(.writable) { sendInput() }
         guard !events.isDisjoint(with: [.readable, .hangUp]) else { return }
         guard let bytes = socket.receiveSome(limit: Self.serialLimit) else { return serialEnded(socket) }
-        guard !bytes.isEmpty, !isHeldNow() else { return }
+        guard !bytes.isEmpty, isRunningNow() else { return }
         let (isFirst, isComplete, frames) = state.withLock { state in
             let isFirst = !state.hasOutput
             state.hasOutput = true
@@ -407,7 +478,7 @@ public final class ManagementController: Sendable {
     }
 
     private func typed(_ bytes: [UInt8]) {
-        guard !isHeldNow() else { return }
+        guard isRunningNow() else { return }
         state.withLock { state in if state.serial != nil { state.input.append(bytes) } }
         sendInput()
     }

@@ -29,6 +29,8 @@ public struct ManagementStack: Sendable {
     public let interface: IPv4Interface
     /// Where `sendToCollector` sends; nil for nowhere.
     public let collector: IPv4Address?
+    /// Whether UDP port 623 is open.
+    public var answersRMCP = true
     public private(set) var statistics = Statistics()
     private var collectorMAC: MACAddress?
     private var identification: UInt16 = 0
@@ -114,7 +116,7 @@ public struct ManagementStack: Sendable {
             return .answered
         case IPv4Header.TransportProtocol.udp:
             let datagram = try UDPHeader(payload, in: packet)
-            guard datagram.destinationPort == RMCPMessage.port else { throw .closedPort }
+            guard datagram.destinationPort == RMCPMessage.port, answersRMCP else { throw .closedPort }
             // A source port of 0 says that no answer is expected. Spec: RFC 768 "Source Port".
             guard datagram.sourcePort != 0 else { throw .malformedUDP }
             return try processRMCP(

@@ -7,10 +7,21 @@ public struct NVMeConfiguration: Sendable {
     /// ASCII, at most 20 characters.
     public let serial: String
     /// ASCII, at most 8 characters.
-    public let firmware: String
+    public private(set) var firmware: String
     public let namespaces: [BlockStore]
     /// I/O queue pairs that a host may have, 1…64; each has an MSI-X vector, as has the admin queue.
     public let queuePairs: Int
+
+    /// Gives the controller another firmware revision; false, and nothing changes, when it cannot be one.
+    mutating func setFirmware(_ revision: String) -> Bool {
+        guard Self.isText(revision, limit: 8) else { return false }
+        firmware = revision
+        return true
+    }
+
+    private static func isText(_ text: String, limit: Int) -> Bool {
+        text.utf8.count <= limit && text.utf8.allSatisfy { (0x20...0x7E).contains($0) }
+    }
 
     /// Nil when a text is too long or not printable ASCII, or a number is out of range.
     public init?(
@@ -18,7 +29,7 @@ public struct NVMeConfiguration: Sendable {
         queuePairs: Int = 32
     ) {
         for (text, limit) in [(model, 40), (serial, 20), (firmware, 8)] {
-            guard text.utf8.count <= limit, text.utf8.allSatisfy({ (0x20...0x7E).contains($0) }) else { return nil }
+            guard Self.isText(text, limit: limit) else { return nil }
         }
         guard (1...64).contains(queuePairs), namespaces.count <= 128 else { return nil }
         self.model = model

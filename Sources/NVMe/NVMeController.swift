@@ -55,6 +55,13 @@ public final class NVMeController: MigratableModel {
         }
     }
 
+    /// What Identify Controller and the firmware slot log say from now on; false, and nothing changes, when the text is
+    /// none of at most 8 printable ASCII characters. Any thread.
+    @discardableResult
+    public func setFirmwareRevision(_ revision: String) -> Bool {
+        engine.use { $0.configuration.setFirmware(revision) }
+    }
+
     // MARK: For people and faults
 
     public var snapshot: NVMeSnapshot {

@@ -9,7 +9,7 @@ internal import Wire
 /// thread, which enables, disables and resets. No allocation per command.
 final class NVMeEngine {
     let bus: EndpointBus
-    let configuration: NVMeConfiguration
+    var configuration: NVMeConfiguration
     let doorbells: Doorbells
 
     var isEnabled = false

@@ -33,6 +33,22 @@ public final class OffloadCard: MigratableModel {
         registers = Mutex(OffloadRegisters(identity: identity))
     }
 
+    /// What IDENTIFY says of the card's firmware from now on; false, and nothing changes, when the version is longer than a
+    /// field or not printable ASCII. Any thread.
+    @discardableResult
+    public func setFirmware(version: String, maximumInstances: UInt32) -> Bool {
+        registers.withLock { registers in
+            let old = registers.identity
+            guard
+                var new = OffloadIdentity(model: old.model, serial: old.serial, firmwareVersion: version)
+            else { return false }
+            new.capabilities = old.capabilities
+            new.maximumInstances = maximumInstances
+            registers.identity = new
+            return true
+        }
+    }
+
     /// A copy of the registers, for queries.
     public var snapshot: OffloadRegisters { registers.withLock { $0 } }
 

@@ -57,7 +57,8 @@ public struct OffloadRegisters: Sendable {
         case needsReset = "needs-reset"
     }
 
-    public let identity: OffloadIdentity
+    /// What IDENTIFY answers.
+    public internal(set) var identity: OffloadIdentity
     public private(set) var state = State.disabled
     public private(set) var ringBase: UInt64 = 0
     public private(set) var ringSize: UInt32 = 0

@@ -1,3 +1,4 @@
+public import CBOR
 public import Crypto
 
 /// What is wrong with a COSE structure.

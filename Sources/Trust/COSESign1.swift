@@ -1,3 +1,4 @@
+public import CBOR
 public import Crypto
 
 /// A COSE_Sign1 message with ES384 or EdDSA (Spec: RFC 9052 §4.2, RFC 9053 §2.1 and §2.2).

@@ -1,3 +1,4 @@
+import CBOR
 public import Crypto
 
 /// Who a board is, derived from its unique device secret by the layers of DICE:

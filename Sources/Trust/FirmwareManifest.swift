@@ -1,3 +1,5 @@
+public import CBOR
+
 /// What a signed firmware image says about itself (docs/wiring.md, "Flash layout").
 public struct FirmwareManifest: Hashable, Sendable {
     /// The version of the manifest's own form.

@@ -1,3 +1,4 @@
+public import CBOR
 import Crypto
 
 /// Why an image may not run. Each says precisely what was looked at; `description` is what a person reads.

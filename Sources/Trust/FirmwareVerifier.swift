@@ -1,3 +1,4 @@
+import CBOR
 public import Crypto
 
 /// A verification's outcome.
@@ -16,9 +17,13 @@ public enum FirmwareVerifier {
     /// Verifies the image that `reader` holds from its first byte: a file, or a chip's slot by `SlotReader`. No state, no
     /// effects but reading.
     ///
-    /// - Parameter progress: called with each component's name before it is hashed.
+    /// - Parameters:
+    ///   - progress: called with each component's name before it is hashed.
+    ///   - taking: given the bytes of a component in order as they are hashed: who acts by them after a good verdict acts
+    ///     by what was verified, whatever the medium says later.
     public static func verify<Reader: ImageReader>(
-        _ reader: inout Reader, fuses: Fuses, progress: (String) -> Void = { _ in }
+        _ reader: inout Reader, fuses: Fuses, progress: (String) -> Void = { _ in },
+        taking: (FirmwareManifest.Component, RawSpan) -> Void = { _, _ in }
     ) -> FirmwareVerdict {
         var imageName: String?
         do throws(FirmwareRefusal) {
@@ -27,7 +32,7 @@ public enum FirmwareVerifier {
             try check(manifest, imageSize: reader.byteCount, messageEnd: payload.end)
             for component in manifest.components {
                 progress(component.name)
-                guard try digest(of: component, &reader) == component.digest else {
+                guard try digest(of: component, &reader, taking) == component.digest else {
                     throw .digestMismatch(component.name)
                 }
             }
@@ -242,7 +247,8 @@ public enum FirmwareVerifier {
     }
 
     private static func digest<Reader: ImageReader>(
-        of component: FirmwareManifest.Component, _ reader: inout Reader
+        of component: FirmwareManifest.Component, _ reader: inout Reader,
+        _ taking: (FirmwareManifest.Component, RawSpan) -> Void
     ) throws(FirmwareRefusal) -> [UInt8] {
         var count: UInt64 = 0
         var failure: CryptoError?
@@ -250,6 +256,7 @@ public enum FirmwareVerifier {
             var hash = try StreamingHash(.sha384)
             try reader.read(offset: component.offset, count: component.size) { piece in
                 count += UInt64(piece.byteCount)
+                taking(component, piece)
                 do throws(CryptoError) {
                     try hash.update(piece)
                 } catch {

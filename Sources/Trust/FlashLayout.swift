@@ -1,3 +1,5 @@
+import DeviceFirmware
+
 /// Where things lie in an image (docs/wiring.md, "Flash layout"). Offsets are in bytes from the first of the slot.
 public enum FlashLayout {
     /// A part of a slot.
@@ -6,6 +8,17 @@ public enum FlashLayout {
         public let offset: UInt64
         public let size: UInt64
         public var end: UInt64 { offset + size }
+
+        init(name: String, offset: UInt64, size: UInt64) {
+            self.name = name
+            self.offset = offset
+            self.size = size
+        }
+
+        /// A device's place.
+        init(_ name: String, _ target: DeviceTarget) {
+            self.init(name: name, offset: UInt64(target.place.lowerBound), size: UInt64(target.capacity))
+        }
     }
 
     /// The server board's chip: 32 MiB.
@@ -26,11 +39,11 @@ public enum FlashLayout {
     public static let nextStage = Region(name: "next stage", offset: 0x10_0000, size: 0x10_0000)
     public static let nextStageLoadAddress: UInt64 = 0x8020_0000
     /// Firmware of the BMC.
-    public static let bmc = Region(name: "BMC", offset: 0x20_0000, size: 0x10_0000)
+    public static let bmc = Region("BMC", .bmc)
     /// Firmware of the adapter card.
-    public static let adapter = Region(name: "adapter", offset: 0x30_0000, size: 0x8_0000)
+    public static let adapter = Region("adapter", .adapter)
     /// Firmware of the offload card.
-    public static let offload = Region(name: "offload card", offset: 0x38_0000, size: 0x8_0000)
+    public static let offload = Region("offload card", .offload)
 
     /// The image's boards.
     public static let boardCompatibility = "baseboard,server"

@@ -1,3 +1,4 @@
+import CBOR
 public import Crypto
 
 /// The root's word that a key may sign images: a COSE_Sign1 by the root over a CBOR map

@@ -3,6 +3,7 @@
 import Adapter
 public import ArgumentParser
 import Component
+import DeviceFirmware
 public import Ethernet
 import Logging
 import PCIe
@@ -23,8 +24,9 @@ struct AdapterCardCommand: ComponentCommand {
             Each of the ports pcie, pcie1 … pcie7 that has a socket is a virtio network function of its own.
 
             With --master it also verifies the board's firmware: it reads the flash through the security logic (port \
-            spi) whenever that releases the adapter's reset (port sideband), and tells it the verdict. A card that is \
-            not the master is dead, functions and switch, while its sideband holds it in reset.
+            spi) whenever that releases the adapter's reset (port sideband), and tells it the verdict. Its own firmware \
+            is a part of what it verifies: it runs by that from then on, and by what it has built in before. A card that \
+            is not the master is dead, functions and switch, while its sideband holds it in reset.
 
             Example, alone, as a switch between two QEMU machines:
               adapter-card --listen eth-host=/tmp/a --listen eth-ext=/tmp/b
@@ -57,7 +59,7 @@ struct AdapterCardCommand: ComponentCommand {
     }
 
     func start(_ runtime: ComponentRuntime) throws {
-        let verification = try makeVerification(runtime)
+        let masterPaths = try masterPaths(runtime)
         // A master runs on standby power: its sideband is the verification's.
         let sideband = master ? nil : runtime.connectionPath("sideband")
         let card = CardFunctions(isHeld: sideband != nil)
@@ -66,14 +68,15 @@ struct AdapterCardCommand: ComponentCommand {
         }
         let (fabric, worker) = try startSwitch(
             runtime, functions: listeners.map { AdapterCard.port(of: $0.0) }, isHeld: card.isHeld)
+        let verification = masterPaths.map { makeVerification(spi: $0.spi, runtime, fabric) }
         let functions = zip(listeners, fabric.functions).map { item, port in
-            startFunction(item.0, item.1, port, runtime, fabric, worker, verification?.0, card)
+            startFunction(item.0, item.1, port, runtime, fabric, worker, verification, card)
         }
-        register(runtime, fabric, verification?.0, functions)
+        register(runtime, fabric, verification, functions)
         let capture = CaptureSession(fabric.ports.map { .init(name: "\(runtime.name).\($0.name)", tap: $0.tap) })
         runtime.registerCapture(start: { try capture.start(path: $0) }, stop: { try capture.stop() })
-        if let (verification, source) = verification {
-            do throws(WireError) { try verification.start(source) } catch {
+        if let verification, let masterPaths {
+            do throws(WireError) { try verification.start(.uses(path: masterPaths.sideband)) } catch {
                 throw ComponentError.wire(port: "sideband", error)
             }
             runtime.onStop { verification.stop() }
@@ -168,7 +171,8 @@ struct AdapterCardCommand: ComponentCommand {
 
     // MARK: Verification
 
-    private func makeVerification(_ runtime: ComponentRuntime) throws -> (FirmwareVerification, LinkSource)? {
+    /// Where the master reaches the security logic; nil for a card that is none.
+    private func masterPaths(_ runtime: ComponentRuntime) throws -> (spi: String, sideband: String)? {
         guard master else {
             if runtime.connectionPath("spi") != nil {
                 throw ComponentError.message("port 'spi' is the master's: give --master too")
@@ -178,10 +182,32 @@ struct AdapterCardCommand: ComponentCommand {
         let paths = ["spi", "sideband"].map { ($0, runtime.connectionPath($0)) }
         for (port, path) in paths where path == nil { throw ComponentError.noSocketToUse(port: port) }
         guard let spi = paths[0].1, let sideband = paths[1].1 else { return nil }
-        let verification = FirmwareVerification(
+        return (spi, sideband)
+    }
+
+    private func makeVerification(
+        spi: String, _ runtime: ComponentRuntime, _ fabric: SwitchFabric
+    ) -> FirmwareVerification {
+        FirmwareVerification(
             loop: runtime.loop, connectFlash: { () throws(WireError) in try Socket.connect(to: spi) },
-            report: { runtime.log.warning("\($0)") }, emit: { announce($0, runtime) })
-        return (verification, .uses(path: sideband))
+            report: { runtime.log.warning("\($0)") }, run: { run($0, runtime, fabric) },
+            emit: { announce($0, runtime) })
+    }
+
+    /// The card does from now on what its firmware says. One that cannot be loaded forwards nothing.
+    private func run(_ firmware: FirmwareState, _ runtime: ComponentRuntime, _ fabric: SwitchFabric) {
+        switch firmware {
+        case .loaded(let firmware):
+            fabric.setPolicy(firmware.text("forwarding") == "deny-all" ? .denyAll : .permitAll)
+            runtime.log.info("firmware \(firmware.version), \(firmware.source.rawValue)")
+            runtime.emit("FIRMWARE_LOADED", firmware.eventData)
+        case .failed(let reason):
+            fabric.setPolicy(.denyAll)
+            runtime.setStatus("failed", ["reason": .string(reason)])
+            runtime.log.error("no firmware: \(reason): nothing is forwarded until the next verification")
+            runtime.emit("FIRMWARE_LOAD_FAILED", ["reason": .string(reason)])
+        case .none, .loading: fabric.setPolicy(.permitAll)
+        }
     }
 
     private func announce(_ event: VerificationSequence.Event, _ runtime: ComponentRuntime) {
@@ -228,6 +254,10 @@ struct AdapterCardCommand: ComponentCommand {
                     "functions": .array(functions.map(Self.json)),
                     "verification": verification?.snapshot.json ?? .null,
                 ]
+            })
+        runtime.control.register(
+            QMPCommand("query-firmware") { _ throws(QMPError) in
+                (verification?.snapshot.firmware ?? .loaded(.builtIn)).json
             })
         runtime.control.register(
             QMPCommand("query-ports") { _ throws(QMPError) in .array(fabric.ports.map(\.json)) })

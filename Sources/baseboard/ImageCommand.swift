@@ -4,6 +4,7 @@
 import ArgumentParser
 import Component
 import Crypto
+import DeviceFirmware
 import QMP
 import Trust
 
@@ -11,7 +12,9 @@ import Trust
 struct Image: ParsableCommand {
     static let configuration = CommandConfiguration(
         abstract: "Builds, signs, shows and verifies firmware images, and puts them into chips.",
-        subcommands: [ImageBuild.self, ImageSign.self, ImageInspect.self, ImageVerify.self, ImageChip.self])
+        subcommands: [
+            ImageBuild.self, ImageFirmware.self, ImageSign.self, ImageInspect.self, ImageVerify.self, ImageChip.self,
+        ])
 }
 
 /// A part or a whole image is never longer than the largest chip's slot.
@@ -106,13 +109,15 @@ struct ImageBuild: ParsableCommand {
     @Option(help: ArgumentHelp("The board's firmware, a flat binary.", valueName: "file"), completion: .file())
     var nextStage: String
 
-    @Option(help: ArgumentHelp("Firmware of the BMC.", valueName: "file"), completion: .file())
+    @Option(
+        help: ArgumentHelp("Firmware of the BMC, a package of 'baseboard image firmware'.", valueName: "file"),
+        completion: .file())
     var bmc: String?
 
-    @Option(help: ArgumentHelp("Firmware of the adapter card.", valueName: "file"), completion: .file())
+    @Option(help: ArgumentHelp("Firmware of the adapter card, a package.", valueName: "file"), completion: .file())
     var adapter: String?
 
-    @Option(help: ArgumentHelp("Firmware of the offload card.", valueName: "file"), completion: .file())
+    @Option(help: ArgumentHelp("Firmware of the offload card, a package.", valueName: "file"), completion: .file())
     var offload: String?
 
     @Option(help: ArgumentHelp("The image.", valueName: "file"), completion: .file())
@@ -131,8 +136,8 @@ struct ImageBuild: ParsableCommand {
         let parts = try FirmwareParts(
             firstStage: WholeFile.read(firstStage, limit: imageLimit),
             opensbi: WholeFile.read(opensbi, limit: imageLimit),
-            nextStage: WholeFile.read(nextStage, limit: imageLimit), bmc: optional(bmc), adapter: optional(adapter),
-            offload: optional(offload))
+            nextStage: WholeFile.read(nextStage, limit: imageLimit), bmc: package(bmc, .bmc),
+            adapter: package(adapter, .adapter), offload: package(offload, .offload))
         var image = try FirmwareImage.unsigned(
             parts, name: name, securityVersion: securityVersion, rollbackFloor: rollbackFloor,
             boardCompatibility: board)
@@ -150,8 +155,14 @@ struct ImageBuild: ParsableCommand {
         print("\(output): \(name), security version \(securityVersion), \(image.count) bytes\(state)")
     }
 
-    private func optional(_ path: String?) throws -> [UInt8]? {
-        try path.map { path in try WholeFile.read(path, limit: imageLimit) }
+    /// What the device would refuse at every release of its reset is not put into an image.
+    private func package(_ path: String?, _ target: DeviceTarget) throws -> [UInt8]? {
+        guard let path else { return nil }
+        let bytes = try WholeFile.read(path, limit: imageLimit)
+        do throws(FirmwarePackageError) { _ = try FirmwarePackage(decoding: bytes, for: target) } catch {
+            throw ImageError("\(path): \(error); 'baseboard image firmware --target \(target)' makes one")
+        }
+        return bytes
     }
 }
 

@@ -2,6 +2,7 @@
 
 import ArgumentParser
 import Crypto
+import DeviceFirmware
 import QMP
 import Trust
 
@@ -56,10 +57,18 @@ struct ImageInspect: ParsableCommand {
         do throws(FirmwareRefusal) { found = try FirmwareVerifier.inspect(&reader) } catch {
             throw ImageError("\(file.image): \(error)")
         }
-        print(json ? JSONValue.object(try fields(found)).text(pretty: true) : try text(found))
+        var packages: [String: PackageInspection] = [:]
+        for component in found.manifest.components {
+            packages[component.name] = try PackageInspection(component, &reader)
+        }
+        print(
+            json
+                ? JSONValue.object(try fields(found, packages)).text(pretty: true) : try text(found, packages))
     }
 
-    private func fields(_ found: FirmwareVerifier.Inspection) throws -> [String: JSONValue] {
+    private func fields(
+        _ found: FirmwareVerifier.Inspection, _ packages: [String: PackageInspection]
+    ) throws -> [String: JSONValue] {
         let manifest = found.manifest
         var fields: [String: JSONValue] = [
             "name": .string(manifest.name), "board": .string(manifest.boardCompatibility),
@@ -67,12 +76,14 @@ struct ImageInspect: ParsableCommand {
             "rollback-floor": .integer(Int64(manifest.rollbackFloor)), "signed": .bool(found.signature != nil),
             "components": .array(
                 manifest.components.map { component in
-                    [
+                    var fields: [String: JSONValue] = [
                         "name": .string(component.name), "target": .string(component.target.description),
                         "offset": .unsigned(component.offset), "size": .unsigned(component.size),
                         "load-address": .unsigned(component.loadAddress),
                         "sha384": .string(Hex.encode(component.digest)),
                     ]
+                    fields["firmware"] = packages[component.name]?.json
+                    return .object(fields)
                 }),
         ]
         guard let signature = found.signature else { return fields }
@@ -91,7 +102,9 @@ struct ImageInspect: ParsableCommand {
         return fields
     }
 
-    private func text(_ found: FirmwareVerifier.Inspection) throws -> String {
+    private func text(
+        _ found: FirmwareVerifier.Inspection, _ packages: [String: PackageInspection]
+    ) throws -> String {
         let manifest = found.manifest
         var lines = [
             "name              \(manifest.name)",
@@ -124,6 +137,7 @@ struct ImageInspect: ParsableCommand {
             lines.append(
                 "component         \(place)  \(component.size) bytes for \(component.target)\(load), \(component.name)")
             lines.append("                  sha384 \(Hex.encode(component.digest))")
+            if let package = packages[component.name] { lines.append("                  \(package.text)") }
         }
         return lines.joined(separator: "\n")
     }

@@ -123,7 +123,7 @@ struct Up: ParsableCommand {
         let colour: Colour? =
             switch entry.event {
             case "BOARD_UP", "BOOT_COMPLETE", "FIRMWARE_VERIFIED": .green
-            case "FIRMWARE_REFUSED", "BOARD_FAILED", "GUEST_PANICKED", "COMPONENT_ENDED": .red
+            case "FIRMWARE_REFUSED", "FIRMWARE_LOAD_FAILED", "BOARD_FAILED", "GUEST_PANICKED", "COMPONENT_ENDED": .red
             default: nil
             }
         return colour?.around(text) ?? text

@@ -2,6 +2,7 @@
 
 public import ArgumentParser
 public import Component
+import DeviceFirmware
 public import Ethernet
 import FoundationEssentials
 import Logging
@@ -19,6 +20,9 @@ struct BMC: ComponentCommand {
         discussion: """
             It answers ARP, ping and RMCP presence pings on port eth0, keeps what the host prints on port serial and \
             shows it on port console. Without a sideband it leaves reset at once.
+
+            Its firmware comes from port spi, the security logic's, at every release from reset; without that port it \
+            runs what it has built in.
 
             Example, alone:
               bmc --listen serial=/tmp/serial --listen console=/tmp/console &
@@ -44,8 +48,13 @@ struct BMC: ComponentCommand {
         help: ArgumentHelp("Bytes of console kept: a power of two from 4KiB to 16MiB.", valueName: "size"))
     var consoleSize = ByteCount.kibibytes(64)
 
-    @Option(help: ArgumentHelp("The line on the host's console that means that it has booted.", valueName: "text"))
-    var bootLine = ManagementController.Configuration().bootCompleteLine
+    @Option(
+        help: ArgumentHelp(
+            """
+            The line on the host's console that means that it has booted; by default that of the firmware, or \
+            '\(ManagementController.Configuration.builtInBootLine)'.
+            """, valueName: "text"))
+    var bootLine: String?
 
     func validate() throws {
         guard !mac.isMulticast, mac != .unspecified else {
@@ -69,8 +78,8 @@ struct BMC: ComponentCommand {
         configuration.consoleCapacity = Int(consoleSize.bytes)
         configuration.bootCompleteLine = bootLine
         let controller = ManagementController(
-            configuration, loop: runtime.loop, report: { runtime.log.warning("\($0)") },
-            emit: { announce($0, runtime) })
+            configuration, loop: runtime.loop, flash: runtime.connectionPath("spi"),
+            report: { runtime.log.warning("\($0)") }, emit: { announce($0, runtime) })
         runtime.setStatus("held")
         register(controller, runtime)
 
@@ -98,8 +107,16 @@ struct BMC: ComponentCommand {
             runtime.setStatus("held")
             runtime.emit("RESET_ASSERTED")
         case .resetReleased:
-            runtime.setStatus("running")
+            runtime.setStatus("loading")
             runtime.emit("RESET_RELEASED")
+        case .firmwareLoaded(let firmware):
+            runtime.setStatus("running", ["firmware": .string(firmware.version.description)])
+            runtime.log.info("firmware \(firmware.version), \(firmware.source.rawValue)")
+            runtime.emit("FIRMWARE_LOADED", firmware.eventData)
+        case .firmwareFailed(let reason):
+            runtime.setStatus("failed", ["reason": .string(reason)])
+            runtime.log.error("no firmware: \(reason): dead until the next reset")
+            runtime.emit("FIRMWARE_LOAD_FAILED", ["reason": .string(reason)])
         case .powerGood: runtime.emit("POWER_GOOD")
         case .firstOutput: runtime.emit("SERIAL_FIRST_OUTPUT")
         case .bootComplete: runtime.emit("BOOT_COMPLETE")
@@ -123,6 +140,8 @@ struct BMC: ComponentCommand {
                 }
                 return [:]
             })
+        runtime.control.register(
+            QMPCommand("query-firmware") { _ throws(QMPError) in controller.snapshot.firmware.json })
         runtime.control.register(QMPCommand("query-update") { _ throws(QMPError) in controller.update.json })
         runtime.control.register(
             QMPCommand("query-ipmi") { _ throws(QMPError) in controller.systemInterface.json })
@@ -175,10 +194,19 @@ extension UpdateAgent {
 }
 
 extension ManagementController.Snapshot {
+    private var power: String {
+        switch firmware {
+        case .none: "held"
+        case .loading: "loading"
+        case .loaded: "running"
+        case .failed: "failed"
+        }
+    }
+
     var json: JSONValue {
         let refused = network.refused.map { ($0.key.rawValue, JSONValue.unsigned($0.value)) }
         return [
-            "power": .string(isHeld ? "held" : "running"),
+            "power": .string(power),
             "boot-complete": .bool(hasBootCompleted),
             "mac": .string(mac.description),
             "address": .string(interface.description),

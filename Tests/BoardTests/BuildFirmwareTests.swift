@@ -8,7 +8,7 @@ import Testing
     private func clone() throws -> TemporaryFolder {
         let clone = TemporaryFolder()
         let script = """
-            cd "$2" && mkdir -p Sources .build/release && cp -a "$0/scripts" . && cp -a "$0/Sources/Firmware" Sources/ &&
+            cd "$2" && mkdir -p Sources .build/release && cp -a "$0/scripts" . && cp -a "$0/Sources/Firmware" "$0/Sources/DeviceFirmware" Sources/ &&
             cp -a "$0/.build/firmware" .build/ && ln -s "$1" .build/release/baseboard
             """
         let made = try run("/bin/sh", ["-c", script, packageFolder, binary("baseboard"), clone.path])

@@ -13,21 +13,38 @@ final class ProvisionedBoard: Sendable {
 
     init() throws { try baseboard("provision", "--output", files.path) }
 
-    private func baseboard(_ arguments: String...) throws {
+    private func baseboard(_ arguments: String...) throws { try baseboard(arguments) }
+
+    private func baseboard(_ arguments: [String]) throws {
         let result = try run(binary("baseboard"), arguments)
         try #require(result.status == 0, "\(arguments): \(result.output)")
     }
 
     /// Builds a signed slot image; its path.
     ///
-    /// - Parameter nextStage: what OpenSBI starts; the host firmware by default.
-    func image(_ name: String, version: Int, floor: Int = 0, nextStage: String? = nil) throws -> String {
+    /// - Parameters:
+    ///   - nextStage: what OpenSBI starts; the host firmware by default.
+    ///   - devices: packages of the devices' firmware, as `image build` takes them.
+    func image(
+        _ name: String, version: Int, floor: Int = 0, nextStage: String? = nil, devices: [String] = []
+    ) throws -> String {
         let path = files.file(name + ".slot.img")
         try baseboard(
-            "image", "build", "--key", files.file("keys/root.pem"), "--name", name, "--security-version", "\(version)",
-            "--rollback-floor", "\(floor)", "--first-stage", Self.firmware + "/first-stage.bin", "--opensbi",
-            Self.firmware + "/fw_dynamic.bin", "--next-stage", nextStage ?? Self.firmware + "/host.bin", "--output",
-            path)
+            [
+                "image", "build", "--key", files.file("keys/root.pem"), "--name", name, "--security-version",
+                "\(version)", "--rollback-floor", "\(floor)", "--first-stage", Self.firmware + "/first-stage.bin",
+                "--opensbi", Self.firmware + "/fw_dynamic.bin", "--next-stage",
+                nextStage ?? Self.firmware + "/host.bin", "--output", path,
+            ] + devices)
+        return path
+    }
+
+    /// Makes a device's firmware package; its path.
+    func package(_ target: String, _ version: String, _ settings: [String] = []) throws -> String {
+        let path = files.file("\(target)-\(version).pkg")
+        try baseboard(
+            ["image", "firmware", "--target", target, "--version", version, "--output", path]
+                + settings.flatMap { ["--set", $0] })
         return path
     }
 

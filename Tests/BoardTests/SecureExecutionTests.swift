@@ -5,10 +5,10 @@ import Testing
 import Wire
 
 extension LiveBoard {
-    fileprivate func security() throws -> JSONValue { try qmp("logic0", "query-security-state") }
+    func security() throws -> JSONValue { try qmp("logic0", "query-security-state") }
 
     /// What the logic said since power came.
-    fileprivate func events(_ name: String) throws -> [JSONValue] {
+    func events(_ name: String) throws -> [JSONValue] {
         (try qmp("logic0", "query-events").arrayValue ?? []).filter { $0["event"]?.stringValue == name }
     }
 }

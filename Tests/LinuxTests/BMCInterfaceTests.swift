@@ -21,7 +21,7 @@ struct BMCInterfaceTests {
         let console = try GuestConsole(try board.socket("host0", "console"))
         let report = try Guest.waitForShell(console).replacing("\r\n", with: "\n")
         for line in [
-            "Device ID                 : 32\n", "Device Revision           : 1\n", "Firmware Revision         : 1.00\n",
+            "Device ID                 : 32\n", "Device Revision           : 1\n", "Firmware Revision         : 1.01\n",
             "IPMI Version              : 2.0\n", "Chassis Device\n", "Baseboard guest: ipmitool ended with 0\n",
         ] {
             #expect(report.contains(line), "missing '\(line)' in:\n\(report)")

@@ -1,3 +1,4 @@
+import DeviceFirmware
 import Ethernet
 import Management
 import Sideband
@@ -82,13 +83,13 @@ struct ManagementControllerTests {
         #expect(try network.next().map { Array($0[..<6]) } == octets(.broadcast))
         try network.send(echo())
         #expect(try network.next()?[34] == 0)
-        #expect(bench.events == [.resetReleased, .powerGood])
+        #expect(bench.events == [.resetReleased, .firmwareLoaded(.builtIn), .powerGood])
 
         try sideband.send(.signal(.reset, level: false))
         #expect(try sideband.receive(until: .after(.seconds(20))) == .signal(.powerGood, level: false))
         try network.send(echo())
         #expect(eventually { bench.controller.snapshot.port.receivedDropped == 3 })
-        #expect(bench.events == [.resetReleased, .powerGood, .resetAsserted])
+        #expect(bench.events == [.resetReleased, .firmwareLoaded(.builtIn), .powerGood, .resetAsserted])
     }
 
     @Test func `a security logic that dies takes the controller into reset`() throws {
@@ -200,7 +201,7 @@ struct ManagementControllerTests {
             #expect(eventually { bench.controller.snapshot.isHeld })
         }
         let boot: [ManagementController.Event] = [
-            .resetReleased, .powerGood, .firstOutput, .bootComplete, .resetAsserted,
+            .resetReleased, .firmwareLoaded(.builtIn), .powerGood, .firstOutput, .bootComplete, .resetAsserted,
         ]
         #expect(bench.events == boot + boot)
     }

@@ -1,7 +1,7 @@
+import CBOR
 import Crypto
 import TestKit
 import Testing
-import Trust
 
 @Suite struct CBORTests {
     /// Spec: RFC 8949 appendix A, the examples that are deterministic.

@@ -1,3 +1,4 @@
+import CBOR
 import Crypto
 import TestKit
 import Testing
@@ -66,6 +67,41 @@ import Trust
         changed[offset] ^= 0x01
         #expect(fixture.refusal(changed) == .digestMismatch(name))
         #expect(fixture.refusal(changed)?.description == "component \(name): digest mismatch")
+    }
+
+    @Test func `who takes a component's bytes gets those that were hashed, read once`() throws {
+        /// Says something else each time that it is asked for the same bytes.
+        struct Fickle: ImageReader {
+            var content: [UInt8]
+            var reads: [UInt64: Int] = [:]
+            var byteCount: UInt64 { UInt64(content.count) }
+
+            mutating func read(offset: UInt64, count: UInt64, _ body: (RawSpan) -> Void) throws(ImageReadError) {
+                reads[offset, default: 0] += 1
+                // Two pieces, as a wire may cut them.
+                let (start, middle, end) = (Int(offset), Int(offset + count / 2), Int(offset + count))
+                body(content.span.bytes.extracting(start..<middle))
+                body(content.span.bytes.extracting(middle..<end))
+                for index in start..<end { content[index] ^= 0xFF }
+            }
+        }
+        var reader = Fickle(content: image)
+        var taken: [String: [UInt8]] = [:]
+        let verdict = FirmwareVerifier.verify(
+            &reader, fuses: fixture.fuses,
+            taking: { component, piece in
+                piece.withUnsafeBytes { taken[component.name, default: []].append(contentsOf: $0) }
+            })
+        guard case .verified(let manifest, _) = verdict else {
+            Issue.record("\(verdict)")
+            return
+        }
+        for component in manifest.components {
+            let (start, end) = (Int(component.offset), Int(component.offset + component.size))
+            #expect(taken[component.name] == Array(image[start..<end]))
+            #expect(reader.reads[component.offset] == 1)
+        }
+        #expect(taken.count == manifest.components.count)
     }
 
     @Test func `erased bytes outside every component do not matter`() {

@@ -1,4 +1,6 @@
+import DeviceFirmware
 import Foundation
+import QMP
 import TestKit
 import Testing
 import Trust
@@ -64,7 +66,9 @@ import Trust
     {
         #expect(try baseboard("provision", "--output", folder.path).status == 0)
         #expect(try baseboard("provision", "--output", folder.path, "--add-signer", "9").status == 0)
-        try WholeFile.write(folder.file("bmc"), [UInt8](repeating: 4, count: 500))
+        let package = try baseboard(
+            "image", "firmware", "--target", "bmc", "--version", "1.2.3", "--output", folder.file("bmc"))
+        #expect(package.status == 0, "\(package.output)")
         let built = try build(more: ["--unsigned", "--bmc", folder.file("bmc"), "--rollback-floor", "1"])
         #expect(built.status == 0 && built.output.contains("not signed yet"), "\(built.output)")
         #expect(try verify().output.contains("refused: demo: the image is not signed"))
@@ -103,6 +107,61 @@ import Trust
             folder.file("keys/signer.cert"))
         #expect(again.status == 0, "\(again.output)")
         #expect(try verify().status == 0)
+    }
+
+    @Test func `firmware of a device is made, shown in its image, and only its own device's goes into one`() throws {
+        let path = folder.file("bmc.pkg")
+        func make(_ arguments: String...) throws -> (status: Int32?, output: String) {
+            try run(binary("baseboard"), ["image", "firmware", "--output", path] + arguments)
+        }
+        let made = try make(
+            "--target", "bmc", "--version", "1.22.3", "--set", "boot-line=up = now", "--set", "device-id=0x2a", "--set",
+            "rmcp=false")
+        #expect(made.status == 0, "\(made.output)")
+        #expect(
+            made.output.contains("bmc.pkg: firmware 1.22.3 for bmc, boot-line 'up = now', device-id '42', rmcp 'false'")
+        )
+        let package = try FirmwarePackage(decoding: WholeFile.read(path, limit: 4096), for: .bmc)
+        #expect(package.version == FirmwareVersion("1.22.3"))
+        #expect(
+            package.settings == ["boot-line": .text("up = now"), "device-id": .unsigned(42), "rmcp": .boolean(false)])
+        let json = try make("--target", "bmc", "--version", "1.2.3", "--set", "product-id=7", "--json")
+        let fields = try #require(JSONValue(parsing: json.output), "\(json.output)")
+        #expect(fields["version"] == "1.2.3" && fields["settings"] == ["product-id": 7] && fields["target"] == "bmc")
+
+        #expect(try build(more: ["--unsigned", "--bmc", path]).status == 0)
+        let shown = try baseboard("image", "inspect", folder.file("demo.img"))
+        #expect(shown.output.contains("firmware 1.2.3 for bmc, product-id '7'"), "\(shown.output)")
+        let inspected = JSONValue(parsing: try baseboard("image", "inspect", "--json", folder.file("demo.img")).output)
+        #expect(inspected?["components"]?.arrayValue?.last?["firmware"]?["version"] == "1.2.3")
+
+        for (option, file, reason) in [
+            ("--adapter", path, "the package is for bmc, not for adapter"),
+            ("--bmc", folder.file("first"), "no firmware package"),
+        ] {
+            let refused = try build(more: ["--unsigned", option, file])
+            #expect(refused.status == 1 && refused.output.contains(reason), "\(refused.output)")
+            #expect(refused.output.contains("'baseboard image firmware --target"), "\(refused.output)")
+        }
+    }
+
+    @Test(arguments: [
+        (["--target", "host", "--version", "1.2.3"], "host"),
+        (["--target", "bmc", "--version", "1.2"], "1.2"),
+        (["--target", "bmc", "--version", "128.0.0"], "128.0.0"),
+        (["--target", "adapter", "--version", "1.2.3", "--set", "boot-line=x"], "only forwarding"),
+        (["--target", "adapter", "--version", "1.2.3", "--set", "forwarding=some"], "permit-all or deny-all"),
+        (["--target", "bmc", "--version", "1.2.3", "--set", "device-id=256"], "a number from 0 to 255"),
+        (["--target", "bmc", "--version", "1.2.3", "--set", "rmcp"], "name=value"),
+        (["--target", "bmc", "--version", "1.2.3", "--set", "rmcp=true", "--set", "rmcp=true"], "twice"),
+    ])
+    func `a mistake at a device's firmware is named, with what may be written`(arguments: [String], named: String)
+        throws
+    {
+        let result = try run(
+            binary("baseboard"), ["image", "firmware", "--output", folder.file("x.pkg")] + arguments)
+        #expect(result.status == 2 && result.output.contains(named), "\(result.output)")
+        #expect(!FileManager.default.fileExists(atPath: folder.file("x.pkg")))
     }
 
     @Test func `mistakes at signing say what to do`() throws {

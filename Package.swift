@@ -113,7 +113,10 @@ let package = Package(
             ]),
         component(
             "offload-card",
-            ["BlockStore", "Ethernet", "NVMe", "Offload", "PCIe", "QMP", "Sideband", "VFIOUser", "Virtio", "Wire"]),
+            [
+                "BlockStore", "DeviceFirmware", "Ethernet", "NVMe", "Offload", "PCIe", "QMP", "Sideband", "VFIOUser",
+                "Virtio", "Wire",
+            ]),
         .executableTarget(
             name: "bench",
             dependencies: [
@@ -172,7 +175,7 @@ let package = Package(
                 "Adapter", "Crypto", "DeviceFirmware", "Ethernet", "PCIe", "QMP", "Serprog", "Sideband", "Trust",
                 "VFIOUser", "Virtio", "Wire",
             ]),
-        tests("Offload", ["Offload", "PCIe", "QMP", "Sideband", "VFIOUser", "Virtio", "Wire"]),
+        tests("Offload", ["DeviceFirmware", "Offload", "PCIe", "QMP", "Sideband", "VFIOUser", "Virtio", "Wire"]),
         tests(
             "Management",
             ["Crypto", "DeviceFirmware", "Ethernet", "LPC", "Management", "QMP", "Sideband", "Trust", "Wire"]),

@@ -348,6 +348,8 @@ public enum ComponentCatalog {
             PortDescription("pcie-disk", .pcie, .serves, inferred: false),
             PortDescription("pcie-console", .pcie, .serves, inferred: false),
             PortDescription("pcie-rng", .pcie, .serves, inferred: false),
+            PortDescription(
+                "spi", .spi, .uses, with: .init("sideband", "the card loads its firmware when its reset is released")),
             PortDescription("sideband", .sideband, .uses),
             PortDescription("console", .console, .serves),
             control,

@@ -3,6 +3,7 @@
 import ArgumentParser
 import BlockStore
 import Component
+import DeviceFirmware
 import Logging
 import NVMe
 import Offload
@@ -22,7 +23,8 @@ struct OffloadCardCommand: ComponentCommand {
         discussion: """
             Port pcie takes a ring of commands in the host's memory, pcie-net is a network card at port eth0, pcie-disk \
             a disk, pcie-console a serial line to port console, pcie-rng a source of random numbers. Serve any of them. \
-            All are dead while the sideband holds the card in reset; without a sideband it leaves reset at once.
+            All are dead while the sideband holds the card in reset; without a sideband it leaves reset at once. Released, \
+            the card loads its own firmware by port spi first; without that port it runs what it has built in.
 
             Example, a disk alone, for QEMU 10.1 or later:
               truncate -s 64M disk.img
@@ -43,9 +45,6 @@ struct OffloadCardCommand: ComponentCommand {
 
     @OptionGroup(title: "Network") var netOptions: NetOptions
 
-    /// What IDENTIFY answers as firmware version: that of the command set of docs/wiring.md.
-    private static let firmwareVersion = "1.0"
-
     func validate() throws {
         for (option, text) in [("--model", model), ("--serial", serial)]
         where OffloadIdentity(model: text, serial: "", firmwareVersion: "") == nil {
@@ -54,10 +53,14 @@ struct OffloadCardCommand: ComponentCommand {
     }
 
     func start(_ runtime: ComponentRuntime) throws {
-        let sideband = runtime.connectionPath("sideband")
-        let card = CardFunctions(isHeld: sideband != nil)
+        let (sideband, flash) = (runtime.connectionPath("sideband"), runtime.connectionPath("spi"))
+        let card = CardFunctions(isHeld: sideband != nil || flash != nil)
+        let firmware = CardFirmware(runtime, path: flash)
         let functions =
-            [try startRing(card, runtime), try startNet(card, runtime), try startDisk(card, runtime)].compactMap { $0 }
+            [
+                try startRing(card, firmware, runtime), try startNet(card, runtime),
+                try startDisk(card, firmware, runtime),
+            ].compactMap { $0 }
             + (try startVirtio(card, runtime))
         guard !functions.isEmpty else {
             throw ComponentError.message(
@@ -66,8 +69,12 @@ struct OffloadCardCommand: ComponentCommand {
         }
         runtime.control.register(
             QMPCommand("query-functions") { _ throws(QMPError) in .array(functions.map(\.json)) })
-        // Between release and power good is the place of what the card must do before the host finds it.
-        try runtime.startPower(sideband, hold: { card.hold() }, run: { card.release() }, beforePowerGood: nil)
+        try runtime.startPower(
+            sideband, hold: { card.hold() },
+            run: {
+                firmware.run()
+                card.release()
+            }, beforePowerGood: { firmware.load($0) }, event: { firmware.power($0) })
     }
 
     /// Serves an endpoint, a function of the card, on a port's socket until the component ends.
@@ -84,10 +91,13 @@ struct OffloadCardCommand: ComponentCommand {
     // MARK: pcie
 
     /// Nil when the port has no socket.
-    private func startRing(_ functions: CardFunctions, _ runtime: ComponentRuntime) throws -> FunctionRecord? {
+    private func startRing(
+        _ functions: CardFunctions, _ firmware: CardFirmware, _ runtime: ComponentRuntime
+    ) throws -> FunctionRecord? {
         guard let listener = try runtime.listener("pcie") else { return nil }
         guard
-            let identity = OffloadIdentity(model: model, serial: serial, firmwareVersion: Self.firmwareVersion)
+            let identity = OffloadIdentity(
+                model: model, serial: serial, firmwareVersion: LoadedFirmware.builtIn.version.description)
         else { throw ValidationError("the identity is not printable ASCII") }
         var card: OffloadCard?
         let endpoint = Endpoint(OffloadCard.description) { bus in
@@ -96,14 +106,19 @@ struct OffloadCardCommand: ComponentCommand {
             return model
         }
         let server = serve("pcie", listener, endpoint, functions, runtime)
-        if let card { register(card, server, runtime) }
+        if let card {
+            firmware.show(in: card)
+            register(card, server, runtime)
+        }
         return FunctionRecord(port: "pcie", kind: "control-ring", server: server)
     }
 
     // MARK: pcie-disk
 
     /// Nil when the port has no socket.
-    private func startDisk(_ card: CardFunctions, _ runtime: ComponentRuntime) throws -> FunctionRecord? {
+    private func startDisk(
+        _ card: CardFunctions, _ firmware: CardFirmware, _ runtime: ComponentRuntime
+    ) throws -> FunctionRecord? {
         guard let listener = try runtime.listener("pcie-disk") else {
             if diskOptions.disk != nil || diskOptions.diskSize != nil {
                 throw ComponentError.message("a disk, and nobody to see it: give --listen pcie-disk=PATH too")
@@ -117,7 +132,7 @@ struct OffloadCardCommand: ComponentCommand {
         let interface = diskOptions.diskInterface
         let (endpoint, disk, function) =
             switch interface {
-            case .nvme: try makeNVMe(store, runtime)
+            case .nvme: try makeNVMe(store, firmware, runtime)
             case .virtioBlk: try makeVirtioBlock(store, runtime)
             }
         let server = serve("pcie-disk", listener, endpoint, card, runtime)
@@ -126,9 +141,10 @@ struct OffloadCardCommand: ComponentCommand {
     }
 
     private func makeNVMe(
-        _ store: BlockStore, _ runtime: ComponentRuntime
+        _ store: BlockStore, _ firmware: CardFirmware, _ runtime: ComponentRuntime
     ) throws -> (Endpoint, any DiskFunction, VirtioFunction?) {
-        guard let configuration = NVMeConfiguration(serial: serial, namespaces: [store]) else {
+        let revision = LoadedFirmware.builtIn.version.revision
+        guard let configuration = NVMeConfiguration(serial: serial, firmware: revision, namespaces: [store]) else {
             throw ValidationError("the identity is not printable ASCII")
         }
         var made: NVMeController?
@@ -138,6 +154,7 @@ struct OffloadCardCommand: ComponentCommand {
             return controller
         }
         guard let controller = made else { throw ComponentError.message("the endpoint made no controller") }
+        firmware.show(in: controller)
         runtime.onStop { controller.end() }
         return (endpoint, NVMeDisk(controller: controller), nil)
     }

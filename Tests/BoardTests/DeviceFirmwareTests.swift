@@ -13,14 +13,16 @@ import Trust
     @Test func `the board's own image holds firmware of every device, and they run it`() throws {
         let board = try LiveBoard()
         try #require(board.up.status == 0, "\(board.up.output)")
-        for component in ["bmc0", "adapter0"] {
+        for component in ["bmc0", "adapter0", "offload0"] {
             let firmware = try firmware(board, component)
             #expect(firmware["source"] == "flash" && firmware["version"] == "1.1.0", "\(component): \(firmware)")
         }
         // Loaded between the release from reset and power good.
-        let events = try board.timeline().filter { $0.hasPrefix("bmc0 ") }
-        let loading = events.filter { ["RESET_RELEASED", "FIRMWARE_LOADED", "POWER_GOOD"].contains($0.dropFirst(5)) }
-        #expect(loading == ["bmc0 RESET_RELEASED", "bmc0 FIRMWARE_LOADED", "bmc0 POWER_GOOD"])
+        let steps = ["RESET_RELEASED", "FIRMWARE_LOADED", "POWER_GOOD"]
+        for component in ["bmc0", "offload0"] {
+            let told = steps.map { "\(component) \($0)" }
+            #expect(try board.timeline().filter { told.contains($0) } == told)
+        }
     }
 
     @Test func `an update brings the devices' firmware with it, which runs from the power cycle on`() throws {
@@ -37,7 +39,7 @@ import Trust
             ])
         let board = try own.start()
         try #require(board.up.status == 0, "\(board.up.output)")
-        for component in ["bmc0", "adapter0"] {
+        for component in ["bmc0", "adapter0", "offload0"] {
             #expect(try firmware(board, component)["source"] == "built-in", "an image without device firmware")
         }
         let update = try board.baseboard(["update", new])
@@ -53,6 +55,8 @@ import Trust
         #expect(try firmware(board, "bmc0")["settings"] == ["boot-line": "Baseboard host firmware"])
         #expect(try firmware(board, "adapter0")["version"] == "6.7.8")
         #expect(try firmware(board, "adapter0")["settings"] == ["forwarding": "deny-all"])
+        #expect(try firmware(board, "offload0")["version"] == "7.8.9")
+        #expect(try firmware(board, "offload0")["settings"] == ["maximum-instances": 12])
         // It saw its own line, before the host had come to its last one.
         #expect(eventually { (try? board.qmp("bmc0", "query-bmc"))?["boot-complete"] == true })
     }

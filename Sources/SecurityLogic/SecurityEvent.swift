@@ -24,7 +24,7 @@ public enum SecurityEvent: Sendable, Hashable {
     case firmwareRefused(image: String, reason: String)
     /// The slot is written from golden.
     case recoveryStarted(slot: FirmwareSlot)
-    /// The slot holds what golden holds; or, with a reason, could not be written, and golden itself runs.
+    /// The slot holds what golden holds; or, with a reason, could not be written, and golden itself is tried again.
     case recoveryComplete(slot: FirmwareSlot, failure: String?)
     case bootFailed(slot: FirmwareSlot, reason: String)
     /// The BMC wrote an authenticated image into the slot: the next power cycle tries it.

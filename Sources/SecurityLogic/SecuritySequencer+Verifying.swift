@@ -159,7 +159,7 @@ extension SecuritySequencer {
         mode = .protected
         let isRefused = refusals.contains { $0.slot == .a }
         if slot == .golden, isRefused, recovery == .none {
-            recovery = .running(verdict)
+            recovery = .running
             currentRun = Run(number: currentRun.number &+ 1)
             measure(MeasurementLog.Register.decisions, "slot A is restored from golden")
             return [
@@ -169,24 +169,26 @@ extension SecuritySequencer {
         return run(slot, verdict)
     }
 
-    /// Golden was written to slot A, or not.
-    mutating func restored(_ verdict: SlotVerdict?, _ failure: String?) -> [Action] {
-        guard case .running(let golden) = recovery else { return [] }
+    /// Golden was written to slot A, or not. Either way what runs is verified once more: a chip that does not keep what is
+    /// written may not hold what was read any more, or be gone.
+    mutating func restored(failure: String?) -> [Action] {
+        guard isRecovering else { return [] }
         recovery = .done
         currentRun = Run(number: currentRun.number &+ 1)
+        var actions = [Action.emit(.recoveryComplete(slot: .a, failure: failure))]
         if let failure {
             measure(MeasurementLog.Register.decisions, "slot A could not be restored: \(failure)")
-            return [.emit(.recoveryComplete(slot: .a, failure: failure))] + run(.golden, golden)
+            candidates = [.golden]
+        } else {
+            record.noteRestored(.a)
+            candidates = [.a, .golden]
+            refusals = []
+            actions.append(.store(record))
         }
-        record.noteRestored(.a)
-        candidates = [.a, .golden]
-        refusals = []
         forgetVerdicts()
         state = .held
-        return [
-            .emit(.recoveryComplete(slot: .a, failure: nil)), .store(record), .forgetVerified,
-            startTimer(settings.timing.verification),
-        ] + (settings.verifier == .logic ? beginVerifying() : [.pulseAdapterReset])
+        return actions + [.forgetVerified, startTimer(settings.timing.verification)]
+            + (settings.verifier == .logic ? beginVerifying() : [.pulseAdapterReset])
     }
 
     private mutating func run(_ slot: FirmwareSlot, _ verdict: SlotVerdict) -> [Action] {

@@ -107,7 +107,7 @@ public struct SecuritySequencer: Sendable {
     /// The report whose answer waits for the logic's own verdict.
     var waitingReport: SecurityRequest?
     /// Where the writing of slot A from golden stands.
-    enum Recovery: Hashable { case none, running(SlotVerdict), done }
+    enum Recovery: Hashable { case none, running, done }
     var recovery = Recovery.none
     /// The manifest of the slot that runs.
     var runningDigest: [UInt8] = []
@@ -133,9 +133,7 @@ public struct SecuritySequencer: Sendable {
     }
 
     /// Whether slot A is being written from golden.
-    public var isRecovering: Bool {
-        if case .running = recovery { true } else { false }
-    }
+    public var isRecovering: Bool { recovery == .running }
 
     /// The slot that an update may write now: neither the one that runs nor golden. Nil while nothing runs.
     var updatableSlot: FirmwareSlot? {
@@ -169,8 +167,8 @@ public struct SecuritySequencer: Sendable {
             ownVerdict = verdict
             return decide()
         case .restored(let run, let failure):
-            guard run == currentRun, case .running(let golden) = recovery else { return [] }
-            return restored(golden, failure)
+            guard run == currentRun else { return [] }
+            return restored(failure: failure)
         case .bootComplete: return bootComplete()
         case .fuses(let fuses):
             self.fuses = fuses
@@ -353,7 +351,7 @@ public struct SecuritySequencer: Sendable {
         switch state {
         case .held: return fail(image: nil, reason: "no adapter began to verify within \(limit)")
         case .verifying where isRecovering:
-            return restored(nil, "it was not written within \(settings.timing.restoration)")
+            return restored(failure: "it was not written within \(settings.timing.restoration)")
         case .verifying: return fail(image: nil, reason: "no verdict came within \(limit)")
         case .released, .locked, .failed: return []
         }

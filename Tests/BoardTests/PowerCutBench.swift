@@ -336,8 +336,8 @@ private final class CutWatch {
     private func live() throws {
         guard let cut, hasLostSupply else { return }
         guard cut.scenario.update != nil else {
-            // Slot A could not be written, and says why; the host finds nothing to boot in the golden one either.
-            try board.wait { board.status != nil || board.has("RECOVERY_COMPLETE") }
+            // Slot A could not be written, and golden is not there any more: held, with the reason of each.
+            try board.wait { board.status != nil || board.has("BOARD_FAILED") }
             guard !board.isUp, board.status != 0 else { throw Mishap("without a chip it is well:\n\(board.story)") }
             return
         }

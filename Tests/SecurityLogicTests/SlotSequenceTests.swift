@@ -97,18 +97,31 @@ import Trust
         #expect(sequencer.handle(.restored(run, failure: "late")).isEmpty)
     }
 
-    @Test func `a slot that cannot be written leaves golden to run in place`() throws {
+    @Test func `a slot that cannot be written leaves golden to be verified again and run in place`() throws {
         var (sequencer, run, _) = try recovering()
         let actions = sequencer.handle(.restored(run, failure: "the chip is worn out"))
         #expect(
-            Array(Sequences.events(actions).prefix(2)) == [
-                .recoveryComplete(slot: .a, failure: "the chip is worn out"),
-                .firmwareVerified(slot: .golden, image: "good image", securityVersion: 5, digest: Sequences.digest),
+            Sequences.withoutTimers(actions) == [
+                .emit(.recoveryComplete(slot: .a, failure: "the chip is worn out")), .forgetVerified,
+                .pulseAdapterReset,
             ])
+        #expect(sequencer.state == .held && sequencer.runningSlot == nil)
+        _ = sequencer.handle(.request(.setMode(.unprotected)))
+        #expect(sequencer.candidate == .golden)
+        _ = report(&sequencer, Sequences.report(true, slot: .golden))
         #expect(sequencer.runningSlot == .golden)
         _ = sequencer.handle(.powerGood(.bmc, true))
         _ = sequencer.handle(.powerGood(.host, true))
         #expect(sequencer.record.active == .a, "golden leaves the record as it is")
+    }
+
+    @Test func `a chip that is gone after it was written leaves the board held, with every slot's reason`() throws {
+        var (sequencer, run, _) = try recovering()
+        _ = sequencer.handle(.restored(run, failure: "the chip does not answer"))
+        _ = sequencer.handle(.request(.setMode(.unprotected)))
+        _ = report(&sequencer, Sequences.report(false, slot: .golden, "?\nno manifest"))
+        #expect(sequencer.state == .failed && sequencer.released.isEmpty)
+        #expect(sequencer.refusals.map(\.slot) == [.a, .b, .golden])
     }
 
     @Test func `a slot that is bad again after it was written is not written once more`() throws {
@@ -122,12 +135,12 @@ import Trust
         #expect(sequencer.runningSlot == .golden)
     }
 
-    @Test func `writing that has no end leaves golden to run in place`() throws {
+    @Test func `writing that has no end leaves golden to be verified again`() throws {
         var (sequencer, run, actions) = try recovering()
         let timer = try #require(Sequences.timers(actions).last)
         #expect(timer.duration == .seconds(600))
         _ = sequencer.handle(.timerFired(timer.token))
-        #expect(sequencer.runningSlot == .golden)
+        #expect(!sequencer.isRecovering && sequencer.state == .held)
         #expect(sequencer.handle(.restored(run, failure: nil)).isEmpty, "too late")
     }
 

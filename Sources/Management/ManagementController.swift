@@ -181,13 +181,16 @@ public final class ManagementController: Sendable {
                 },
                 typed: { [weak self] in self?.typed($0) })
         }
+        // What is built in is there at once.
+        let load: (@Sendable (PowerLine.PowerUp) -> Void)? =
+            if flash == nil { nil } else { { [weak self] in self?.powerUp($0) } }
         power.withLock {
             $0 = PowerLine(
                 loop: loop,
                 PowerLine.Handlers(
                     // The event comes at once, and also to a controller that does not run yet.
                     hold: {}, run: { [weak self] in self?.run() },
-                    beforePowerGood: { [weak self] in self?.powerUp($0) },
+                    beforePowerGood: load,
                     event: { [weak self] in self?.told($0) }, packet: { [weak self] in self?.takePacket($0) },
                     report: report))
         }

@@ -181,8 +181,9 @@ public final class PowerLine: Sendable {
         }
         guard isNews else { return }
         handlers.run()
-        tell(isGood: true)
+        // Told before the logic acts on it.
         handlers.event(.powerGood)
+        tell(isGood: true)
     }
 
     private func fail(_ number: UInt64, _ reason: String) {

@@ -9,6 +9,7 @@ import NVMe
 import Offload
 import PCIe
 import QMP
+import Sideband
 import VFIOUser
 import Virtio
 import Wire
@@ -69,12 +70,14 @@ struct OffloadCardCommand: ComponentCommand {
         }
         runtime.control.register(
             QMPCommand("query-functions") { _ throws(QMPError) in .array(functions.map(\.json)) })
+        // What is built in is there at once.
+        let load: (@Sendable (PowerLine.PowerUp) -> Void)? = if flash == nil { nil } else { { firmware.load($0) } }
         try runtime.startPower(
             sideband, hold: { card.hold() },
             run: {
                 firmware.run()
                 card.release()
-            }, beforePowerGood: { firmware.load($0) }, event: { firmware.power($0) })
+            }, beforePowerGood: load, event: { firmware.power($0) })
     }
 
     /// Serves an endpoint, a function of the card, on a port's socket until the component ends.

@@ -236,6 +236,6 @@ struct HoldProcessTests {
         let card = try ComponentProcess("offload-card", listens: ["pcie"])
         #expect(try card.control.execute("query-status")["status"] == "running")
         let events = try card.control.execute("query-events").arrayValue?.compactMap { $0["event"]?.stringValue }
-        #expect(events == ["RESET_RELEASED", "POWER_GOOD", "COMPONENT_READY"])
+        #expect(events == ["RESET_RELEASED", "FIRMWARE_LOADED", "POWER_GOOD", "COMPONENT_READY"])
     }
 }

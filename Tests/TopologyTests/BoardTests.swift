@@ -381,7 +381,7 @@ private struct SplitMix {
             board.components.map(\.kind.name).sorted() == [
                 "adapter-card", "bmc", "flash", "host-cpu", "offload-card", "security-logic",
             ])
-        #expect(board.links.count == 14)
+        #expect(board.links.count == 16)
         #expect(board.component(named: "adapter0")?.setting("master") == .boolean(true))
     }
 }

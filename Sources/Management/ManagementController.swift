@@ -83,6 +83,8 @@ public final class ManagementController: Sendable {
         public var isSerialConnected: Bool
         /// Bytes of the host's console since the process started.
         public var consoleBytes: UInt64
+        /// Bytes that came while the controller did not run, and were thrown away.
+        public var consoleDropped: UInt64
         public var consoleClients: Int
         public var hasBootCompleted: Bool
     }
@@ -114,6 +116,7 @@ public final class ManagementController: Sendable {
         var stack: ManagementStack
         var batch = FrameBatch()
         var log: ConsoleLog
+        var consoleDropped: UInt64 = 0
         var ringPosition: UInt64 = 0
         var matcher: LineMatcher
         var splitter = LineSplitter()
@@ -254,7 +257,8 @@ public final class ManagementController: Sendable {
             Snapshot(
                 isHeld: state.isHeld, firmware: state.firmware, mac: state.stack.mac, interface: state.stack.interface,
                 network: state.stack.statistics, port: port.statistics, isLinkUp: port.isUp,
-                isSerialConnected: state.serial != nil, consoleBytes: state.log.end, consoleClients: clients,
+                isSerialConnected: state.serial != nil, consoleBytes: state.log.end,
+                consoleDropped: state.consoleDropped, consoleClients: clients,
                 hasBootCompleted: state.hasBootCompleted)
         }
     }
@@ -464,7 +468,8 @@ public final class ManagementController: Sendable {
         if events.contains(.writable) { sendInput() }
         guard !events.isDisjoint(with: [.readable, .hangUp]) else { return }
         guard let bytes = socket.receiveSome(limit: Self.serialLimit) else { return serialEnded(socket) }
-        guard !bytes.isEmpty, isRunningNow() else { return }
+        guard !bytes.isEmpty else { return }
+        guard isRunningNow() else { return state.withLock { $0.consoleDropped += UInt64(bytes.count) } }
         let (isFirst, isComplete, frames) = state.withLock { state in
             let isFirst = !state.hasOutput
             state.hasOutput = true

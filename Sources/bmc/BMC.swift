@@ -227,6 +227,7 @@ extension ManagementController.Snapshot {
             "serial": [
                 "connected": .bool(isSerialConnected),
                 "received-bytes": .unsigned(consoleBytes),
+                "dropped-bytes": .unsigned(consoleDropped),
                 "console-clients": .integer(Int64(consoleClients)),
             ],
         ]

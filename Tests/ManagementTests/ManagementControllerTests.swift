@@ -74,6 +74,7 @@ struct ManagementControllerTests {
         try network.send(arp(), echo())
         try serial.send(Array("early\n".utf8))
         #expect(eventually { bench.controller.snapshot.port.receivedDropped == 2 })
+        #expect(eventually { bench.controller.snapshot.consoleDropped == 6 })
         #expect(bench.controller.snapshot.isHeld)
         #expect(bench.controller.snapshot.consoleBytes == 0)
 
